@@ -1,0 +1,87 @@
+# `make demo`, `make test` and `make check` each do all of their own set-up, below .venv and .tools.
+PYTHON  ?= python3
+VENV    := .venv
+BIN     := $(VENV)/bin
+PROTOC  := .tools/protoc
+PROTOS  := $(shell find protos -name '*.proto' | sort)
+
+.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench test-protobufs clean FORCE
+.DEFAULT_GOAL := help
+
+help: ## Say what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+env: $(VENV)/.installed ## Make the virtual environment
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lading needs Python 3.11 or later; set PYTHON=python3.x")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[server,dev]'
+	touch $@
+
+test: env ## Run the tests
+	$(BIN)/python -m pytest
+
+check: env lint typecheck imports buf proto-check ## Run every static check
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: env
+	$(BIN)/mypy
+
+imports: env
+	$(BIN)/lint-imports
+
+buf: env
+	PATH="$(CURDIR)/$(BIN):$$PATH" buf lint
+	PATH="$(CURDIR)/$(BIN):$$PATH" buf format --diff --exit-code
+
+# The generated code is made with an old grpcio-tools, in an environment of its own, because its output works under
+# every protobuf from 4.25 to 7: docs/decisions/0002-generated-code.md.
+$(PROTOC)/.installed: Makefile
+	for python in $(PYTHON) python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 9) < sys.version_info < (3, 13))' 2>/dev/null; then \
+	    $$python -m venv --clear $(PROTOC) && break; fi; done
+	test -x $(PROTOC)/bin/python || { echo 'make proto needs Python 3.10 to 3.12: grpcio-tools 1.62.3 has no wheel for a later one'; false; }
+	$(PROTOC)/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.62.3 mypy-protobuf==3.6.0 'setuptools<80'
+	touch $@
+
+proto: $(PROTOC)/.installed ## Generate sdk/lading_proto from protos
+	rm -rf .tools/generated && mkdir -p .tools/generated
+	PATH="$(CURDIR)/$(PROTOC)/bin:$$PATH" $(PROTOC)/bin/python -m grpc_tools.protoc -I protos \
+	  --python_out=.tools/generated --grpc_python_out=.tools/generated \
+	  --mypy_out=quiet:.tools/generated --mypy_grpc_out=quiet:.tools/generated $(PROTOS)
+	find .tools/generated -type d -exec touch {}/__init__.py \; && rm .tools/generated/__init__.py
+	touch .tools/generated/lading_proto/py.typed
+	rm -rf sdk/lading_proto && cp -r .tools/generated/lading_proto sdk/lading_proto
+
+proto-check: ## Fail when sdk/lading_proto is not what `make proto` makes
+	rm -rf .tools/committed && mkdir -p .tools && cp -r sdk/lading_proto .tools/committed
+	$(MAKE) --no-print-directory proto
+	diff -r --exclude=__pycache__ .tools/committed sdk/lading_proto
+
+bench: env ## Measure the project alone: seconds, MB/s and memory, in a few minutes
+	$(BIN)/python -m tests.bench
+
+# The SDK runs inside other people's environments: every protobuf that it says it supports, with the oldest grpcio
+# that has a wheel for this Python.
+PROTOBUFS := 4.25.9 5.29.6 6.33.6 7.36.2
+
+test-protobufs: $(PROTOBUFS:%=.tools/protobuf-%/.passed) ## Run the SDK under each supported protobuf
+
+.tools/protobuf-%/.passed: FORCE
+	test -x .tools/protobuf-$*/bin/python || $(PYTHON) -m venv .tools/protobuf-$*
+	.tools/protobuf-$*/bin/python -m pip install --quiet --disable-pip-version-check -e . 'protobuf==$*'
+	.tools/protobuf-$*/bin/python tests/support/sdk_smoke.py $(BIN)/python
+	touch $@
+
+demo: env ## Store and fetch a real data set with a server of its own
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	$(BIN)/python -m lading._demo
+
+clean: ## Remove what the other targets made
+	rm -rf .venv .tools .bench demo-data
+
+FORCE:

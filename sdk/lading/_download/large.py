@@ -1,0 +1,125 @@
+"""Writes one large file that an interrupted download can continue. Runs in a thread."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+
+from lading_format.digest import new_hasher
+from lading_proto.ingest.v1 import chunks_pb2
+
+from lading._download.pieces import PieceOrder
+from lading._download.plan import Wanted
+from lading._errors import UnsafePath
+from lading._files import SafeRoot, make_executable
+
+_BLOCK_BYTES = 4 << 20
+
+
+class LargeFile:
+    """One blob's unfinished file, `.lading-partial/<64 hex>`. For one thread at a time; `close` it in the end.
+
+    Invariant: between calls, the file holds `size_bytes` bytes and the hasher has seen exactly those.
+
+    Attributes:
+        size_bytes: How much is there; where to continue.
+        was_continued: Whether some of it is from an earlier download.
+    """
+
+    def __init__(self, root: SafeRoot, wanted: Wanted) -> None:
+        self._root = root
+        self._wanted = wanted
+        self._fd, self._name = _open_locked(root, wanted)
+        self._order = PieceOrder([wanted])
+        self._hasher = new_hasher()
+        self.size_bytes = 0
+        self.was_continued = False
+        self._is_placed = False
+
+    def close(self, *, keep: bool) -> None:
+        """Close the file. Remove it, unless it is to be continued or has got its name."""
+        is_resumable = self._name == self._wanted.digest.hex() and self.size_bytes > 0
+        if not self._is_placed and not (keep and is_resumable):
+            self._root.discard(self._name)
+        os.close(self._fd)
+
+    def hash_existing(self, stop: threading.Event) -> None:
+        """Take over what an earlier download left. Does nothing to speak of when told to stop."""
+        while self.size_bytes < self._wanted.size_bytes and not stop.is_set():
+            block = os.pread(self._fd, min(_BLOCK_BYTES, self._wanted.size_bytes - self.size_bytes), self.size_bytes)
+            if not block:
+                break
+            self._hasher.update(block)
+            self.size_bytes += len(block)
+        self.was_continued = self.size_bytes > 0
+
+    def begin_stream(self) -> None:
+        """Expect a stream that begins at `size_bytes`."""
+        self._order = PieceOrder([self._wanted], self.size_bytes)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all bytes are there, right or wrong."""
+        return self.size_bytes == self._wanted.size_bytes
+
+    def take(self, message: chunks_pb2.ReadBlobsResponse) -> int:
+        """Write a message's pieces; return how many bytes they were. Raises IntegrityError as PieceOrder does."""
+        before_bytes = self.size_bytes
+        for _, data, _ in self._order.check(message):
+            view = memoryview(data)
+            while view:
+                written_bytes = os.pwrite(self._fd, view, self.size_bytes)
+                self._hasher.update(view[:written_bytes])
+                self.size_bytes += written_bytes
+                view = view[written_bytes:]
+        return self.size_bytes - before_bytes
+
+    def restart(self) -> None:
+        """Throw away what is there."""
+        os.ftruncate(self._fd, 0)
+        self._hasher = new_hasher()
+        self.size_bytes = 0
+        self.was_continued = False
+
+    def finish(self) -> bool:
+        """Give the file its names if it has its digest; return whether it had."""
+        if self._hasher.digest() != self._wanted.digest:
+            return False
+        os.ftruncate(self._fd, self._wanted.size_bytes)
+        first, *others = self._wanted.targets
+        make_executable(self._fd, first.executable)
+        with self._root.cursor() as cursor:
+            for target in others:
+                cursor.copy(self._fd, self._wanted.size_bytes, target.path, executable=target.executable)
+            cursor.place(self._name, first.path)
+        self._is_placed = True
+        return True
+
+
+def _open_locked(root: SafeRoot, wanted: Wanted) -> tuple[int, str]:
+    """Open the blob's unfinished file, or one of our own when another download has it; return it and its name."""
+    executable = wanted.targets[0].executable
+    name = wanted.digest.hex()
+    fd = root.open_part(name, executable)
+    try:
+        ours = _lock(fd, root, name)
+    except BaseException:
+        os.close(fd)
+        raise
+    if ours:
+        return fd, name
+    os.close(fd)
+    return root.create_temporary(executable)
+
+
+def _lock(fd: int, root: SafeRoot, name: str) -> bool:
+    """Lock an unfinished file; return False when another download has it, or has just given it its real name."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        opened, named = os.fstat(fd), os.stat(name, dir_fd=root.partial_fd, follow_symlinks=False)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    if opened.st_nlink > 1:
+        raise UnsafePath(f"The unfinished file {name} is also another file's content. Remove it first.")
+    return os.path.samestat(opened, named)

@@ -1,0 +1,14 @@
+"""What every server stands on. Knows neither content nor names.
+
+Modules:
+    errors        what can go wrong, in the domain's words
+    grpc_status   the one table from errors to statuses
+    interceptor   what every call goes through
+    drain         a server that is about to stop
+    serving       a gRPC server with health, reflection and an orderly end
+    streams       deadlines for progress
+    settings      flags, variables, limits
+    logs, metrics what operators see
+    database      engines and transactions on SQLite and PostgreSQL
+    ids           identifiers that sort by time
+"""

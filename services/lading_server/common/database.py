@@ -1,0 +1,286 @@
+"""Engines, transactions and migrations for SQLite and PostgreSQL. Knows no table: each service brings its own.
+
+On SQLite one connection writes and checkpoints, and a few others only read. Versions before 3.51.3 can lose a
+transaction when two connections reset the write-ahead log at once; with one that ever checkpoints they cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+_DRIVERS = {
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+    "postgresql": "postgresql+asyncpg",
+    "postgres": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+}
+# How long SQLite waits for another process (a backup, a person with a shell) to let go of the file.
+_BUSY_MILLISECONDS = 5_000
+# Each reader is a thread; queries are short, and more threads than this only wait for the interpreter lock.
+_READERS = 4
+# Far below PostgreSQL's default of 100 connections, so that several replicas of both services fit.
+_POSTGRES_CONNECTIONS = 12
+# The same number in every process that migrates: two replicas that start together go one after the other.
+_MIGRATION_LOCK = 0x4C61_6469_6E67
+# serialization_failure and deadlock_detected: PostgreSQL asks for the whole transaction to be run again.
+_CONFLICT_STATES = frozenset({"40001", "40P01"})
+
+_CONNECT_ERRORS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+class DatabaseUnavailable(Exception):
+    """The database cannot be opened, reached or brought up to date. The message says what an operator can do."""
+
+
+class Database:
+    """One database, and the two ways to use it: `write` and `read`. Safe for many tasks at once.
+
+    Guarantee: a write that returned is durable; one that raised left nothing.
+    """
+
+    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, name: str) -> None:
+        """`name` is how messages call the database; without its password. Use `open_database`."""
+        self._writer = writer
+        self._reader = reader
+        self._name = name
+        # SQLite has one writer. A lock is fair and waits as long as it takes; a pool would give up after a while.
+        self._turn: asyncio.Lock | nullcontext[None] = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+        return self._writer.dialect.name
+
+    @property
+    def sql_dialect(self) -> sa.Dialect:
+        """What compiles statements for this database."""
+        return self._writer.dialect
+
+    @property
+    def name(self) -> str:
+        """How messages call the database."""
+        return self._name
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that is committed at the end of the block, or undone if that raises.
+
+        On SQLite writers go one at a time. On PostgreSQL they run together under READ COMMITTED, and nothing is
+        repeated here: see `is_conflict`.
+
+        Raises:
+            DatabaseUnavailable: No transaction could be begun.
+        """
+        async with self._turn, self._transaction(self._writer) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """Give a connection in a transaction that writes nothing. On SQLite it sees one moment throughout.
+
+        Raises:
+            DatabaseUnavailable: No transaction could be begun.
+        """
+        async with self._transaction(self._reader) as connection:
+            yield connection
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an INSERT that can be given ON CONFLICT."""
+        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+
+    async def close(self) -> None:
+        """Close every connection. Readers go first: whoever closes last checkpoints, and that must be the writer."""
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+        await self._writer.dispose()
+
+    @asynccontextmanager
+    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(engine.connect())
+                await stack.enter_async_context(connection.begin())
+            except _CONNECT_ERRORS as error:
+                raise DatabaseUnavailable(_explain(self.dialect, self._name, error)) from error
+            yield connection
+
+
+def open_database(url: str) -> Database:
+    """Return the database at `url`, without opening it yet.
+
+    Args:
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db` or `postgresql://user:password@host/name`; with
+            `+aiosqlite` or `+asyncpg` after the scheme or not.
+
+    Raises:
+        DatabaseUnavailable: The URL is none of these, or its directory cannot be used.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUnavailable(
+            "the database URL cannot be read; write sqlite:///path/to/file.db or postgresql://user@host/name"
+        ) from error
+    driver = _DRIVERS.get(parsed.drivername)
+    if driver is None:
+        raise DatabaseUnavailable(
+            f"databases of kind {parsed.drivername!r} are not supported; use a URL that begins with sqlite:/// "
+            "or postgresql://"
+        )
+    parsed = parsed.set(drivername=driver)
+    return _open_sqlite(parsed) if driver.startswith("sqlite") else _open_postgres(parsed)
+
+
+async def migrate(database: Database, script_location: str) -> None:
+    """Bring the schema up to date, in one transaction.
+
+    One at a time in a process: Alembic keeps the migration that runs in a global. Several processes may start
+    together on PostgreSQL; all but the first find nothing to do.
+
+    Args:
+        script_location: The migrations, as `package.module:directory`.
+
+    Raises:
+        DatabaseUnavailable: The database cannot be used, or is newer than this program.
+    """
+    config = Config()
+    config.set_main_option("script_location", script_location)
+    config.set_main_option("path_separator", "os")
+
+    def upgrade(connection: sa.Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async with database.write() as connection:
+        if database.dialect == "postgresql":
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+        try:
+            await connection.run_sync(upgrade)
+        except CommandError as error:
+            raise DatabaseUnavailable(
+                f"{database.name} was written by a newer version of this program, or belongs to another ({error}); "
+                "update the program, or give it a database of its own"
+            ) from error
+        except DBAPIError as error:
+            raise DatabaseUnavailable(
+                f"{database.name} could not be brought up to date: {error.orig}; nothing was changed"
+            ) from error
+
+
+def is_conflict(error: DBAPIError) -> bool:
+    """Tell whether PostgreSQL undid the transaction because of another one, so that running it again may succeed."""
+    return getattr(error.orig, "sqlstate", None) in _CONFLICT_STATES
+
+
+def _open_sqlite(url: URL) -> Database:
+    if not url.database or url.database == ":memory:":
+        raise DatabaseUnavailable("a SQLite database needs a file; write sqlite:///path/to/file.db")
+    path = url.database
+    directory = os.path.dirname(os.path.abspath(path))
+    # Asked here and not left to the driver: when an open fails, its thread outlives the event loop and complains.
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        raise DatabaseUnavailable(_explain("sqlite", f"database {path}", OSError("unable to open database file")))
+    writer = create_async_engine(
+        URL.create(url.drivername, database=path), pool_size=1, max_overflow=0, hide_parameters=True
+    )
+    reader = create_async_engine(
+        URL.create(url.drivername, database=f"file:{quote(path)}", query={"mode": "ro", "uri": "true"}),
+        pool_size=_READERS,
+        max_overflow=0,
+        hide_parameters=True,
+    )
+    sa.event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
+    sa.event.listen(writer.sync_engine, "begin", _begin_immediate)
+    sa.event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
+    sa.event.listen(reader.sync_engine, "begin", _begin_deferred)
+    return Database(writer, reader, f"database {path}")
+
+
+def _open_postgres(url: URL) -> Database:
+    engine = create_async_engine(
+        url,
+        pool_size=_POSTGRES_CONNECTIONS,
+        max_overflow=0,
+        # A server that was restarted leaves dead connections in the pool.
+        pool_pre_ping=True,
+        hide_parameters=True,
+        # Compiling a query takes longer than any of ours runs.
+        connect_args={"server_settings": {"application_name": "lading", "jit": "off"}},
+    )
+    return Database(engine, engine, f"database {url.render_as_string(hide_password=True)}")
+
+
+def _prepare_sqlite_writer(connection: Any, _record: object) -> None:
+    mode = _set_pragmas(
+        connection,
+        f"busy_timeout = {_BUSY_MILLISECONDS}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "journal_mode = WAL",
+    )
+    if mode != "wal":
+        connection.close()
+        raise sqlite3.OperationalError("its file system does not support write-ahead logging; choose a local one")
+
+
+def _prepare_sqlite_reader(connection: Any, _record: object) -> None:
+    _set_pragmas(connection, f"busy_timeout = {_BUSY_MILLISECONDS}", "query_only = ON", "wal_autocheckpoint = 0")
+
+
+def _set_pragmas(connection: Any, *pragmas: str) -> object:
+    """Set pragmas and return what the last one answered."""
+    # The driver must not begin transactions by itself: see _begin_immediate.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    try:
+        for pragma in pragmas:
+            cursor.execute(f"PRAGMA {pragma}")
+        (answer,) = cursor.fetchone()
+    except BaseException:
+        # The pool forgets a connection whose preparation failed, and its thread would wait for ever.
+        connection.close()
+        raise
+    cursor.close()
+    return answer
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later could fail half-way when another process wrote in between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin_deferred(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN")
+
+
+def _explain(dialect: str, name: str, error: BaseException) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    text = str(cause) or type(cause).__name__
+    if dialect == "postgresql":
+        return f"{name} cannot be used: {text}; check that the server runs there, the name, the user and the password"
+    if "locked" in text:
+        return f"{name} is in use by another process; stop that one, or choose another directory"
+    if "unable to open" in text:
+        return f"{name} cannot be opened; check that its directory exists and that this user may write to it"
+    if "readonly" in text:
+        return f"{name} cannot be written to; check the owner and permissions of the file and its directory"
+    if "not a database" in text:
+        return f"{name} is not a SQLite database; move the file away or choose another"
+    return f"{name} cannot be used: {text}"

@@ -1,0 +1,65 @@
+"""What Prometheus sees: one object that is handed around, with a registry of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+# From a local resolve to an hour-long upload.
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+
+
+class Metrics:
+    """Counters of calls and of content."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["method", "status"]
+        self._calls = Counter("lading_calls_total", "Calls that ended.", labels, registry=self.registry)
+        self._seconds = Histogram(
+            "lading_call_seconds", "How long calls took.", ["method"], buckets=_SECONDS, registry=self.registry
+        )
+        self._received = Counter(
+            "lading_received_bytes_total", "Bytes of request messages.", ["method"], registry=self.registry
+        )
+        self._sent = Counter(
+            "lading_sent_bytes_total", "Bytes of response messages.", ["method"], registry=self.registry
+        )
+        self._streams = Gauge("lading_open_streams", "Streaming calls that are open.", registry=self.registry)
+        self._groups = Counter("lading_group_commits_total", "Group commits.", registry=self.registry)
+        self._units = Counter(
+            "lading_group_units_total", "Units that group commits made durable.", registry=self.registry
+        )
+        self._group_seconds = Histogram(
+            "lading_group_commit_seconds", "Sync and transaction of a group.", buckets=_SECONDS, registry=self.registry
+        )
+
+    def call_ended(self, method: str, status: str, seconds: float, received_bytes: int, sent_bytes: int) -> None:
+        """Count a call."""
+        self._calls.labels(method, status).inc()
+        self._seconds.labels(method).observe(seconds)
+        self._received.labels(method).inc(received_bytes)
+        self._sent.labels(method).inc(sent_bytes)
+
+    def streams_open(self, count: int) -> None:
+        """Tell how many streaming calls are open."""
+        self._streams.set(count)
+
+    def group_committed(self, units: int, seconds: float) -> None:
+        """Count a group commit."""
+        self._groups.inc()
+        self._units.inc(units)
+        self._group_seconds.observe(seconds)
+
+    @contextmanager
+    def served(self, host: str, port: int) -> Iterator[int]:
+        """Serve the metrics over HTTP for the length of the block; yields the port. Raises OSError."""
+        server, thread = start_http_server(port, addr=host, registry=self.registry)
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()

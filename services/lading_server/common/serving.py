@@ -1,0 +1,128 @@
+"""A gRPC server with what every Lading server has: health, reflection, the interceptor, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from lading_server.common.drain import Drain
+from lading_server.common.interceptor import CallInterceptor
+from lading_server.common.metrics import Metrics
+from lading_server.common.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+# Unary calls beside the streams; far more than a server of this kind can work on at once.
+_CALLS_BESIDE_STREAMS = 1000
+# A client that pings more often is cut off; ours does every 30 s.
+_MIN_PING_MILLISECONDS = 10_000
+# A process that was told twice to end did so at once.
+EXIT_SECOND_SIGNAL = 130
+
+
+class Component(Protocol):
+    """A part of a server: its services."""
+
+    @property
+    def service_names(self) -> Sequence[str]:
+        """The full names of its services, for health and reflection."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register its services."""
+
+
+class AddressInUse(Exception):
+    """The address cannot be listened on; the message names it."""
+
+
+class Server:
+    """A running server."""
+
+    def __init__(self, server: grpc.aio.Server, port: int, health_servicer: health.aio.HealthServicer) -> None:
+        self._server = server
+        self._health = health_servicer
+        self.port = port
+
+    async def drain(self, drain: Drain, seconds: float) -> None:
+        """End in order: health first, then no new calls, then those that are open, at most for `seconds`."""
+        await self._health.enter_graceful_shutdown()
+        drain.begin()
+        await self._server.stop(seconds)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, address: tuple[str, int], components: Sequence[Component], drain: Drain, metrics: Metrics
+) -> AsyncIterator[Server]:
+    """Serve the components at an address for the length of the block. Raises AddressInUse."""
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(drain, metrics, settings.max_streams)],
+        maximum_concurrent_rpcs=_CALLS_BESIDE_STREAMS + settings.max_streams,
+        options=[
+            # Otherwise a second server on the port would silently share it.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.http2.min_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", _MIN_PING_MILLISECONDS),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ],
+    )
+    health_servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
+    names = [name for component in components for name in component.service_names]
+    for component in components:
+        component.add_to(server)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    host, port = address
+    bound = _bind(server, host, port)
+    await server.start()
+    for name in ("", *names):
+        await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield Server(server, bound, health_servicer)
+    finally:
+        await server.stop(None)
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_insecure_port(shown)
+    except RuntimeError as error:
+        raise AddressInUse(
+            f"cannot listen on {shown}: {_reason(error)}; stop what is there, or choose another --listen"
+        ) from error
+    if not bound:
+        raise AddressInUse(f"cannot listen on {shown}; stop what is there, or choose another --listen")
+    return int(bound)
+
+
+def _reason(error: RuntimeError) -> str:
+    return str(error).splitlines()[0][:200]
+
+
+async def until_told_to_stop() -> None:
+    """Return at the first SIGTERM or SIGINT; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+
+    def stop() -> None:
+        if told.is_set():
+            _log.warning("told to stop twice: ending at once")
+            # A crash like any other: nothing acknowledged is lost.
+            os._exit(EXIT_SECOND_SIGNAL)
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    await told.wait()

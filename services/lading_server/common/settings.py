@@ -1,0 +1,217 @@
+"""Settings: one table of fields, from which flags, `LADING_*` variables, `--help` and the limits are made."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple
+
+MIB = 1 << 20
+
+
+class Limit(NamedTuple):
+    """A number that callers have to stay within, as GetCapabilities tells it."""
+
+    name: str
+    value: int
+    description: str
+
+
+class SettingsError(Exception):
+    """A setting has a value that cannot be used; the message says which and what is allowed."""
+
+
+class _Setting(NamedTuple):
+    help: str
+    parse: Callable[[str], Any]
+    is_limit: bool
+
+
+def _setting(default: object, help_text: str, parse: Callable[[str], Any] = str, *, is_limit: bool = False) -> Any:
+    return field(default=default, metadata={"setting": _Setting(help_text, parse, is_limit)})
+
+
+def _between(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
+    def parse(text: str) -> int | float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not low <= value <= high:
+            raise SettingsError(f"{text!r} is not a number from {low:,} to {high:,}")
+        return value
+
+    return parse
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise SettingsError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("1", "true", "yes", "0", "false", "no", ""):
+        raise SettingsError(f"{text!r} is neither true nor false")
+    return text.lower() in ("1", "true", "yes")
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `host:port` or `[v6]:port`. Raises SettingsError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(f"{address!r} is no address: write host:port, for example 127.0.0.1:7420")
+    return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a server that can be chosen. Defaults suit one machine with a few gigabytes of memory."""
+
+    data: str = _setting("./lading-data", "directory for packs, index and lock")
+    listen: str = _setting("127.0.0.1:7420", "address to serve gRPC on; port 0 takes a free one", _address)
+    insecure: bool = _setting(False, "allow an address that is not loopback, although there is no TLS", _flag)
+    database_url: str = _setting("", "index in PostgreSQL: postgresql://…; empty for SQLite below the data directory")
+    metrics_port: int = _setting(0, "port for Prometheus on the same host; 0 for none", _between(0, 65535))
+    log_level: str = _setting("info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error"))
+    log_format: str = _setting("json", "json or text", _one_of("json", "text"))
+    threads: int = _setting(
+        min(8, (os.cpu_count() or 1) + 2), "worker threads for hashing and pack files", _between(1, 256)
+    )
+    drain_seconds: float = _setting(30.0, "how long a stopping server waits for calls", _between(0, 86400, float))
+    min_free_bytes: int = _setting(512 * MIB, "free space below which writes are refused", _between(0, 1 << 50))
+    pack_target_bytes: int = _setting(256 * MIB, "size at which a pack is sealed", _between(MIB, 1 << 36))
+    group_commit_bytes: int = _setting(8 * MIB, "bytes after which a group is committed", _between(1, 1 << 30))
+    group_commit_milliseconds: int = _setting(20, "milliseconds after which a group is committed", _between(0, 10_000))
+    max_message_bytes: int = _setting(
+        4 * MIB,
+        "size of a gRPC message; the default of gRPC in every language",
+        _between(3 * MIB, 64 * MIB),
+        is_limit=True,
+    )
+    max_chunk_bytes: int = _setting(2 * MIB, "size of a chunk", _between(1, 2 * MIB), is_limit=True)
+    max_streams: int = _setting(64, "streaming calls open at once", _between(1, 100_000), is_limit=True)
+    window_bytes: int = _setting(
+        32 * MIB, "unacknowledged bytes of a PutChunks stream", _between(4 * MIB, 1 << 30), is_limit=True
+    )
+    stream_idle_seconds: float = _setting(
+        60.0, "how long a stream may make no progress", _between(0.01, 86400, float), is_limit=True
+    )
+    session_ttl_seconds: float = _setting(
+        3600.0, "how long a session lasts without a call", _between(1, 30 * 86400, float), is_limit=True
+    )
+    upload_idle_seconds: float = _setting(
+        7 * 86400.0,
+        "how long an upload is remembered that nobody continues",
+        _between(1, 366 * 86400, float),
+        is_limit=True,
+    )
+    max_page_size: int = _setting(10_000, "entries of one page of a listing", _between(1, 100_000), is_limit=True)
+    max_digests_per_call: int = _setting(
+        16_384, "digests of one FindMissingChunks or StatBlobs", _between(1, 100_000), is_limit=True
+    )
+    max_chunks_per_message: int = _setting(4096, "chunks of one PutChunks message", _between(1, 100_000), is_limit=True)
+    max_blobs_per_message: int = _setting(
+        4096, "recipes of one CommitBlobs message", _between(1, 100_000), is_limit=True
+    )
+    max_chunks_per_blob: int = _setting(
+        MIB, "chunks of one blob: 36 bytes of memory each while it is committed", _between(1, 1 << 24), is_limit=True
+    )
+    max_tree_entries: int = _setting(2_000_000, "entries of one tree", _between(1, 1 << 26), is_limit=True)
+    max_ranges_per_call: int = _setting(16_384, "ranges of one ReadBlobs", _between(1, 100_000), is_limit=True)
+
+
+# Limits that are part of the format, and so are no settings.
+_FIXED_LIMITS = (
+    Limit("max_path_bytes", 1024, "UTF-8 bytes of a path in a tree"),
+    Limit("max_uri_bytes", 4096, "bytes of a reference's URI"),
+)
+
+
+def limits(settings: Settings) -> list[Limit]:
+    """Return every limit, by name, for GetCapabilities and GetServerInfo. Fractions of a second are rounded up."""
+    named = [
+        Limit(name, -int(-getattr(settings, name) // 1), setting.help)
+        for name, setting in _settings()
+        if setting.is_limit
+    ]
+    return sorted([*named, *_FIXED_LIMITS])
+
+
+def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a command line and an environment; a flag beats a variable, which beats the default.
+
+    Raises SettingsError. `--help` prints and exits, as argparse does.
+    """
+    given = vars(_parser().parse_args(arguments))
+    values: dict[str, Any] = {}
+    for name, setting in _settings():
+        flag, variable = _flag_of(name), _variable_of(name)
+        for source, text in ((flag, given[name]), (variable, environment.get(variable))):
+            if text is not None:
+                try:
+                    values[name] = setting.parse(text)
+                except SettingsError as error:
+                    raise SettingsError(f"{source}: {error}") from error
+                break
+    settings = Settings(**values)
+    _check_exposure(settings)
+    return settings
+
+
+def _settings() -> list[tuple[str, _Setting]]:
+    return [(one.name, one.metadata["setting"]) for one in fields(Settings)]
+
+
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _variable_of(name: str) -> str:
+    return "LADING_" + name.upper()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lading serve",
+        description="Serve ingest and registry. Every setting is a flag and an environment variable; the flag wins.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+        allow_abbrev=False,
+    )
+    for name, setting in _settings():
+        default = next(one.default for one in fields(Settings) if one.name == name)
+        shown = "none" if default == "" else str(default).lower() if isinstance(default, bool) else f"{default}"
+        help_text = f"{setting.help} [{_variable_of(name)}, default {shown}]"
+        if isinstance(default, bool):
+            parser.add_argument(_flag_of(name), dest=name, action="store_const", const="true", help=help_text)
+        else:
+            parser.add_argument(_flag_of(name), dest=name, metavar=_metavar(name), help=help_text)
+    return parser
+
+
+def _metavar(name: str) -> str:
+    return name.rpartition("_")[2].upper()
+
+
+def _check_exposure(settings: Settings) -> None:
+    host, _ = split_address(settings.listen)
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback and not settings.insecure:
+        raise SettingsError(
+            f"--listen: {settings.listen} can be reached from other machines, and there are no keys and no TLS yet; "
+            "listen on 127.0.0.1, or accept that everybody who reaches the port may read and write with --insecure"
+        )

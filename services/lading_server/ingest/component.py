@@ -1,0 +1,109 @@
+"""Ingest as a part of a server: opened in order, recovered, and closed so that nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+
+from lading_proto.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from lading_server.common.drain import Drain
+from lading_server.common.metrics import Metrics
+from lading_server.common.settings import Settings
+from lading_server.ingest.domain.committer import GroupCommitter
+from lading_server.ingest.domain.content import ContentReader
+from lading_server.ingest.domain.housekeeping import Housekeeping
+from lading_server.ingest.domain.ingest import Ingest
+from lading_server.ingest.domain.pack_pool import PackPool
+from lading_server.ingest.domain.recipes import SpanReader
+from lading_server.ingest.domain.startup import recover_packs
+from lading_server.ingest.domain.tree_reader import TreeReader
+from lading_server.ingest.domain.workers import Workers
+from lading_server.ingest.index.store import ContentIndex
+from lading_server.ingest.packs.local import LocalPackStorage
+from lading_server.ingest.packs.storage import PackStorage
+from lading_server.ingest.service.servicer import IngestServicer
+
+# Lapsed rows cost only space, so looking for them once a minute is often enough.
+_SWEEP_SECONDS = 60.0
+
+
+class IngestComponent:
+    """What a server adds to itself to serve ingest."""
+
+    service_names = (ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,)
+
+    def __init__(self, servicer: IngestServicer) -> None:
+        self._servicer = servicer
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register the service."""
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(self._servicer, server)
+
+
+@asynccontextmanager
+async def open_ingest(settings: Settings, drain: Drain, metrics: Metrics) -> AsyncIterator[IngestComponent]:
+    """Open ingest over the data directory of the settings.
+
+    Raises:
+        StoreLocked: Another server has the directory.
+        OSError: The directory cannot be made or read.
+    """
+    data = Path(settings.data)
+    async with AsyncExitStack() as stack:
+        storage = LocalPackStorage(data)
+        stack.callback(storage.close)
+        url = settings.database_url or f"sqlite+aiosqlite:///{data.absolute() / 'ingest.db'}"
+        index = await ContentIndex.open(url)
+        stack.push_async_callback(index.close)
+        ingest = await stack.enter_async_context(run_ingest(settings, index, storage, metrics))
+        yield IngestComponent(IngestServicer(ingest, drain))
+
+
+@asynccontextmanager
+async def run_ingest(
+    settings: Settings, index: ContentIndex, storage: PackStorage, metrics: Metrics
+) -> AsyncIterator[Ingest]:
+    """Recover what a crash left, then run ingest over an index and a storage that stay the caller's."""
+    async with AsyncExitStack() as stack:
+        workers = Workers(settings.threads)
+        stack.callback(workers.close)
+        epoch = await index.begin_epoch()
+        await recover_packs(index, storage, workers)
+        committer = GroupCommitter(
+            index.recorder,
+            workers,
+            group_bytes=settings.group_commit_bytes,
+            linger_seconds=settings.group_commit_milliseconds / 1000,
+            on_group=metrics.group_committed,
+        )
+        pool = PackPool(
+            storage,
+            index.packs,
+            committer,
+            workers,
+            store_id=epoch.store_id,
+            writer_epoch=epoch.number,
+            target_bytes=settings.pack_target_bytes,
+            min_free_bytes=settings.min_free_bytes,
+        )
+        # In reverse: what waits is committed, then packs are sealed.
+        stack.push_async_callback(pool.close)
+        stack.push_async_callback(committer.close)
+        housekeeping = Housekeeping(
+            index, period_seconds=_SWEEP_SECONDS, upload_idle_seconds=settings.upload_idle_seconds
+        )
+        stack.push_async_callback(housekeeping.close)
+        yield Ingest(
+            settings=settings,
+            index=index,
+            storage=storage,
+            workers=workers,
+            committer=committer,
+            pool=pool,
+            spans=SpanReader(index, storage, workers),
+            content=ContentReader(index, storage, workers),
+            trees=TreeReader(index, storage, workers),
+        )

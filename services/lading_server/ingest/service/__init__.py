@@ -1,0 +1,8 @@
+"""The wire side of ingest: thin servicer methods, and one module that turns messages into domain objects and back.
+
+Modules:
+    convert     messages ↔ domain objects, in both directions, and nothing else
+    flow        reading one item ahead
+    put_chunks  the two halves of a PutChunks stream: reading and acknowledging
+    servicer    the methods of IngestService
+"""

@@ -1,0 +1,80 @@
+"""A real server in a process of its own, on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+_READY = re.compile(r"is ready at (\S+)")
+# A healthy server ends well within this; one that does not is a failure of the test.
+_END_SECONDS = 60.0
+
+
+class ServerProcess:
+    """`python -m lading_server` over a data directory. Its log goes to a file, which a failure shows."""
+
+    def __init__(self, data: Path, *flags: str) -> None:
+        self.data = data
+        data.parent.mkdir(parents=True, exist_ok=True)
+        self._log = data.with_suffix(".log")
+        command = [sys.executable, "-m", "lading_server", "--data", str(data), "--listen", "127.0.0.1:0", *flags]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        ready = _READY.search(line)
+        if ready is None:
+            self.process.wait(_END_SECONDS)
+            self.close()
+            raise AssertionError(f"the server did not start: {line!r}\n{self.log_text()}")
+        self.target = ready.group(1)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log_text(self) -> str:
+        """What servers over this directory logged so far."""
+        return self._log.read_text(errors="replace")
+
+    def terminate(self) -> int:
+        """SIGTERM, and wait for the end. Returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(_END_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would be seen by the process."""
+        self.process.kill()
+        self.process.wait(_END_SECONDS)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        if self.process.poll() is None:
+            self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@contextmanager
+def running_server(data: Path, *flags: str) -> Iterator[ServerProcess]:
+    """A server for the length of the block."""
+    server = ServerProcess(data, *flags)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def resident_bytes(pid: int) -> Sequence[int]:
+    """Resident memory of a process without mapped files, and its peak with them, from /proc."""
+    fields: dict[str, int] = {}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if value.strip().endswith("kB"):
+            fields[name] = int(value.split()[0]) * 1024
+    return fields["RssAnon"], fields["VmHWM"]
