@@ -8,8 +8,6 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 
-from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2
-
 from lading._download.run import download
 from lading._errors import Incompatible, InvalidArgument
 from lading._limits import Limits
@@ -33,6 +31,7 @@ from lading._simple import FileUpload, read_file
 from lading._transport import Transport, parse_target
 from lading._upload.run import upload
 from lading._upload.tree import tree_info
+from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2
 
 
 class IngestClient:

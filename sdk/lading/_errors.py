@@ -5,6 +5,7 @@ LadingError
 ├── NotFound                no such tree, blob, path or upload in this entity
 ├── AlreadyExists           something of that name is there
 ├── Conflict                a lost race; read again, then decide
+│   └── ContentMoved        content was collected as garbage under a call                (retried)
 ├── FailedPrecondition      something has to happen first; the message says what
 │   ├── SessionExpired      the lease on an upload's chunks lapsed                   (retried)
 │   └── MissingContent      chunks or blobs that the server does not have
@@ -60,6 +61,12 @@ class AlreadyExists(LadingError):
 
 class Conflict(LadingError):
     """A race was lost. Read again, then decide."""
+
+
+class ContentMoved(Conflict):
+    """What a call refers to was collected as garbage meanwhile. Repeated before it is raised."""
+
+    retryable = True
 
 
 class FailedPrecondition(LadingError):
@@ -126,6 +133,7 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
         "CHECKSUM_MISMATCH": IntegrityError,
         "CHUNK_EMPTY": InvalidArgument,
         "CHUNK_TOO_LARGE": InvalidArgument,
+        "CONTENT_MOVED": ContentMoved,
         "CORRUPT_RECORD": IntegrityError,
         "DIGEST_MISMATCH": IntegrityError,
         "DISK_LOW": ResourceExhausted,

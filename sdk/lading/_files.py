@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
@@ -46,10 +47,11 @@ class SafeRoot:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._partial_fd is not None:
-            os.close(self._partial_fd)
-            # It stays when something in it can be continued, or another download uses it.
+            # It stays when something in it can be continued, or another download holds its lock.
             with contextlib.suppress(OSError):
+                fcntl.flock(self._partial_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.rmdir(PARTIAL_DIRECTORY, dir_fd=self.fd)
+            os.close(self._partial_fd)
         os.close(self.fd)
 
     @property
@@ -71,8 +73,15 @@ class SafeRoot:
         Raises:
             UnsafePath: A link is in its place.
         """
-        if self._partial_fd is None:
-            self._partial_fd = open_directory(self.fd, PARTIAL_DIRECTORY, self._shown(PARTIAL_DIRECTORY), create=True)
+        while self._partial_fd is None:
+            fd = open_directory(self.fd, PARTIAL_DIRECTORY, self._shown(PARTIAL_DIRECTORY), create=True)
+            # Who removes it locks it first. A file system without locks leaves it to be removed by hand.
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_SH)
+            if os.fstat(fd).st_nlink:
+                self._partial_fd = fd
+            else:
+                os.close(fd)
 
     def create_temporary(self, executable: bool) -> tuple[int, str]:
         """Make a file without a name of its own yet; return its descriptor and what it is called until then."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from functools import partial
 
-from lading_proto.ingest.v1 import trees_pb2
-
 from lading._errors import Incompatible
 from lading._model import ChangeKind, EntryKind, ListedEntry, PathChange
 from lading._retry import RetryPolicy
 from lading._transport import Transport
+from lading_proto.ingest.v1 import trees_pb2
 
 # No server of ours sends one; a server that sends many means to keep us busy.
 _EMPTY_PAGES_AT_MOST = 100

@@ -8,12 +8,11 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lading._errors import InvalidArgument, UnsafePath
+from lading._model import Reference, StrPath
 from lading_format.errors import InvalidPath, PathConflict
 from lading_format.paths import PathConflicts, check_path
 from lading_format.tree import sort_key
-
-from lading._errors import InvalidArgument, UnsafePath
-from lading._model import Reference, StrPath
 
 PARTIAL_DIRECTORY = ".lading-partial"
 """Where downloads keep unfinished files, below their root. Never uploaded."""

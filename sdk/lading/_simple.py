@@ -8,8 +8,6 @@ from typing import Protocol
 
 import aiofiles
 import aiofiles.os
-from lading_format.digest import format_digest, new_hasher
-from lading_proto.ingest.v1 import files_pb2
 
 from lading._errors import (
     FailedPrecondition,
@@ -23,6 +21,8 @@ from lading._model import FileInfo, StrPath
 from lading._progress import ProgressMeter
 from lading._retry import Attempts, RetryPolicy
 from lading._transport import STALL_SECONDS, Stream, Transport
+from lading_format.digest import format_digest, new_hasher
+from lading_proto.ingest.v1 import files_pb2
 
 # The protocol calls 256 KiB to 1 MiB fastest.
 _MESSAGE_BYTES = 1 << 20

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
 
 import grpc.aio
-from lading_proto.ingest.v1 import ingest_pb2_grpc
 
 from lading._errors import InvalidArgument, LadingError, OutcomeUnknown
 from lading._status import broken_stream, error_from_rpc
+from lading_proto.ingest.v1 import chunks_pb2, ingest_pb2_grpc
 
 if TYPE_CHECKING:
     from lading_proto.ingest.v1.ingest_pb2_grpc import IngestServiceAsyncStub
@@ -187,6 +187,15 @@ class Transport:
     def bulk(self, lane: int) -> IngestServiceAsyncStub:
         """Where the streams of one lane go: a connection of their own."""
         return self._channels().stubs[1 + lane % BULK_LANES]
+
+    def put_chunks(self, lane: int) -> object:
+        """Start a PutChunks call on a lane that takes its requests as bytes: see lading._upload.wire."""
+        channel = self._channels().channels[1 + lane % BULK_LANES]
+        method: grpc.aio.StreamStreamMultiCallable[bytes, chunks_pb2.PutChunksResponse] = channel.stream_stream(
+            "/lading.ingest.v1.IngestService/PutChunks",
+            response_deserializer=chunks_pb2.PutChunksResponse.FromString,
+        )
+        return method()
 
     async def call(self, method: Callable[..., Awaitable[T]], request: object, *, timeout: float | None = 60.0) -> T:
         """Await one unary call.

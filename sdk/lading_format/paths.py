@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from xxhash import xxh3_128_digest
 
-from lading_format.errors import InvalidPath, PathConflict
+from lading_format.errors import InvalidPath, NotSorted, PathConflict
 
 # Linux allows 4,096 for a whole path and 255 for a part; this leaves room for where a tree is put.
 MAX_PATH_BYTES = 1024
@@ -23,7 +23,7 @@ _SURELY_SHORT = MAX_PATH_BYTES // 4
 # What a message shows of a path. Two paths with their escapes have to fit the 8 KiB that gRPC allows for metadata.
 _SHOWN_CHARACTERS = 200
 
-# Names of open directories that are kept as they are, to tell both of two that conflict: about 12 MiB. Beyond, 18 bytes.
+# Names that are kept as they are, to tell both of two that conflict: about 12 MiB. Others take 18 bytes.
 _EXACT_NAMES = 1 << 16
 _BUCKETS = 1 << 16
 
@@ -36,7 +36,7 @@ def check_path(path: str) -> None:
     if _VALID.match(path) and (len(path) <= _SURELY_SHORT or len(path.encode()) <= MAX_PATH_BYTES):
         return
     rule = _broken_rule(path)
-    raise InvalidPath(f"path {_shown(path)} cannot be in a tree: {rule}", path=_printable(path), rule=rule)
+    raise InvalidPath(f"path {shown(path)} cannot be in a tree: {rule}", path=_printable(path), rule=rule)
 
 
 def _broken_rule(path: str) -> str:
@@ -65,7 +65,8 @@ def _printable(path: str) -> str:
     return path[:MAX_PATH_BYTES].encode(errors="replace").decode()
 
 
-def _shown(path: str) -> str:
+def shown(path: str) -> str:
+    """Return a path as messages have it: quoted, and cut if it is long."""
     return repr(path) if len(path) <= _SHOWN_CHARACTERS else f"{path[:_SHOWN_CHARACTERS]!r}…"
 
 
@@ -74,6 +75,7 @@ def fold(name: str) -> str:
 
     Canonical caseless matching, definition D145 of the Unicode standard: NFD, casefold, NFD. NFC in place of the last
     step would do as well; without the first, a name with a mark that has a case of its own (U+0345) would be missed.
+    Letters that Unicode added after the interpreter was made fold to themselves.
     """
     if name.isascii():
         return name.lower()
@@ -107,12 +109,17 @@ class PathConflicts:
         self._hashed: list[bytearray] = []
 
     def add(self, path: str) -> None:
-        """Take the next path.
+        """Take the next path. It has passed `check_path`.
 
         Raises:
+            NotSorted: It should come before the one before it.
             PathConflict: With `path` and `other`, the files or directories that conflict.
         """
-        last, self._last = self._last, path
+        last = self._last
+        # Code points sort as their UTF-8 bytes do.
+        if path <= last:
+            raise _out_of_order(path, last)
+        self._last = path
         self._check_file(path)
         directories = self._open
         while directories and not path.startswith(directories[-1].prefix):
@@ -129,7 +136,7 @@ class PathConflicts:
         self._branch(path, last)
 
     def _check_file(self, path: str) -> None:
-        """Raise if a file before this one is the same, or a directory of it.
+        """Raise if a file before this one is a directory of it.
 
         `_files` are the files of which the next path could be in a directory of that name: each begins the one after
         it. Only the last can be one: if an earlier one were, the last would have been refused.
@@ -139,11 +146,9 @@ class PathConflicts:
             files.pop()
         if files:
             file = files[-1]
-            if len(file) == len(path):
-                raise PathConflict(f"path {_shown(path)} is there twice; keep one of them", path=path, other=path)
             if path[len(file)] == "/":
                 raise PathConflict(
-                    f"path {_shown(file)} is a file, and {_shown(path)} needs a directory of that name; rename one",
+                    f"path {shown(file)} is a file, and {shown(path)} needs a directory of that name; rename one",
                     path=path,
                     other=file,
                 )
@@ -166,7 +171,7 @@ class PathConflicts:
         if other is not None:
             path, other = directory.prefix + name, directory.prefix + other
             raise PathConflict(
-                f"paths {_shown(other)} and {_shown(path)} differ only by case or Unicode normalization, and are one "
+                f"paths {shown(other)} and {shown(path)} differ only by case or Unicode normalization, and are one "
                 "on some systems; rename one",
                 path=path,
                 other=other,
@@ -183,12 +188,22 @@ class PathConflicts:
             self._hashed = [bytearray() for _ in range(_BUCKETS)]
         bucket = self._hashed[key[0] << 8 | key[1]]
         # A match that begins within another key is as unlikely as two equal keys, 2^-128, so it is not told apart.
-        if key in bucket:
+        if bucket.find(key) >= 0:
             path, other = directory.prefix + name, directory.prefix + folded
             raise PathConflict(
-                f"path {_shown(path)} and one before it differ only by case or Unicode normalization (both fold to "
-                f"{_shown(other)}), and are one on some systems; rename one",
+                f"path {shown(path)} and one before it differ only by case or Unicode normalization (both fold to "
+                f"{shown(other)}), and are one on some systems; rename one",
                 path=path,
                 other=other,
             )
         bucket += key
+
+
+def _out_of_order(path: str, last: str) -> NotSorted | PathConflict:
+    if path == last:
+        return PathConflict(f"path {shown(path)} is in the tree twice; keep one of them", path=path, other=path)
+    return NotSorted(
+        f"path {shown(path)} comes after {shown(last)} and should come before it; "
+        "sort the entries by the UTF-8 bytes of their paths",
+        path=path,
+    )

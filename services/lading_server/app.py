@@ -10,18 +10,22 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
-import uvloop
-
 from lading_format.errors import ReasonedError
+from lading_server.common.allocator import keep_freed_memory
 from lading_server.common.database import DatabaseUnavailable
 from lading_server.common.drain import Drain
 from lading_server.common.logs import set_up_logs
 from lading_server.common.metrics import Metrics
-from lading_server.common.serving import AddressInUse, running, until_told_to_stop
+from lading_server.common.serving import AddressInUse, running, told_to_stop
 from lading_server.common.settings import Settings, SettingsError, load_settings, split_address
 from lading_server.ingest.component import open_ingest
 from lading_server.ingest.packs.local import StoreLocked
 from lading_server.registry.component import RegistryComponent
+
+try:
+    from uvloop import new_event_loop
+except ImportError:  # there is none for Windows
+    from asyncio import new_event_loop  # type: ignore[assignment]
 
 _log = logging.getLogger(__name__)
 
@@ -36,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"lading serve: {error}\n")
         return EXIT_USAGE
     set_up_logs(settings.log_level, settings.log_format)
+    keep_freed_memory()
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve(settings))
     except (StoreLocked, AddressInUse, DatabaseUnavailable, ReasonedError, OSError) as error:
         sys.stderr.write(f"lading serve: {error}\n")
@@ -56,14 +61,15 @@ async def serve(settings: Settings) -> None:
         _log.warning("--insecure: whoever reaches %s may read and write everything", settings.listen)
     async with AsyncExitStack() as stack:
         if settings.metrics_port:
-            stack.enter_context(metrics.served(host, settings.metrics_port))
+            stack.enter_context(metrics.served(settings.metrics_host, settings.metrics_port))
         ingest = await stack.enter_async_context(open_ingest(settings, drain, metrics))
         server = await stack.enter_async_context(
             running(settings, (host, port), [ingest, RegistryComponent(settings)], drain, metrics)
         )
+        told = told_to_stop()
         shown = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
         sys.stdout.write(f"lading {version('lading')} is ready at {shown} (data in {settings.data})\n")
         sys.stdout.flush()
-        await until_told_to_stop()
+        await told.wait()
         _log.info("draining")
         await server.drain(drain, settings.drain_seconds)

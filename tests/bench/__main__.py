@@ -8,7 +8,6 @@ import filecmp
 import json
 import os
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
@@ -50,7 +49,15 @@ def main() -> None:
         f"{'':8} {'MB':>7} {'up s':>7} {'MB/s':>6} {'down s':>7} {'MB/s':>6} {'again s':>8} {'client':>8} {'server':>8}"
     )
     print(header)
-    rows = [asyncio.run(measure(name, options.inputs, options.rounds)) for name in options.workloads]
+    # Kept to the end, and made beside the inputs: a round does not pay for what the round before it deletes.
+    with tempfile.TemporaryDirectory(dir=options.inputs.parent) as scratch:
+        run(options, Path(scratch))
+    print("client, server: peak of anonymous resident memory, without mapped files")
+
+
+def run(options: argparse.Namespace, scratch: Path) -> None:
+    """Measure what was asked for, and print it."""
+    rows = [asyncio.run(measure(name, options.inputs, options.rounds, scratch)) for name in options.workloads]
     for row in rows:
         up, down = row.megabytes / row.up_seconds, row.megabytes / row.down_seconds
         print(
@@ -58,43 +65,40 @@ def main() -> None:
             f"{down:6.0f} {row.again_seconds:8.2f} {row.client_megabytes:5.0f} MB {row.server_megabytes:5.0f} MB"
         )
     if "big" in options.workloads:
-        sent, seconds = asyncio.run(measure_change(options.inputs))
+        sent, seconds = asyncio.run(measure_change(options.inputs, scratch))
         print(f"1 GiB with a tenth changed and 64 bytes inserted: {seconds:.2f} s, {sent:.0f} MB sent")
-    print("client, server: peak of anonymous resident memory, without mapped files")
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
 
 
-async def measure(name: str, inputs: Path, rounds: int) -> Row:
+async def measure(name: str, inputs: Path, rounds: int, scratch: Path) -> Row:
     """Each round on a server and a store of its own; files are compared byte for byte in the first."""
     source = inputs / name
     ups, downs, agains, sent = [], [], [], 0
     client_peak = server_peak = 0
     for number in range(rounds):
-        with tempfile.TemporaryDirectory(dir=inputs.parent) as scratch:
-            with running_server(Path(scratch) / "data") as server:
-                async with lading.IngestClient(server.target, entity="bench") as client:
-                    watch = asyncio.create_task(watch_memory([os.getpid(), server.pid]))
-                    os.sync()
-                    began = time.perf_counter()
-                    result = await client.upload_tree(source)
-                    ups.append(time.perf_counter() - began)
-                    sent = result.transfer.bytes_sent
-                    began = time.perf_counter()
-                    await client.upload_tree(source)
-                    agains.append(time.perf_counter() - began)
-                    out = Path(scratch) / "out"
-                    os.sync()
-                    began = time.perf_counter()
-                    await client.download_tree(result.tree.digest, out)
-                    downs.append(time.perf_counter() - began)
-                    watch.cancel()
-                    peaks = await watch
-                    client_peak = max(client_peak, peaks[0])
-                    server_peak = max(server_peak, peaks[1])
-                if number == 0:
-                    compare(source, out)
-            shutil.rmtree(out)
+        work = scratch / f"{name}-{number}"
+        with running_server(work / "data") as server:
+            async with lading.IngestClient(server.target, entity="bench") as client:
+                watch = asyncio.create_task(watch_memory([os.getpid(), server.pid]))
+                os.sync()
+                began = time.perf_counter()
+                result = await client.upload_tree(source)
+                ups.append(time.perf_counter() - began)
+                sent = result.transfer.bytes_sent
+                began = time.perf_counter()
+                await client.upload_tree(source)
+                agains.append(time.perf_counter() - began)
+                os.sync()
+                began = time.perf_counter()
+                await client.download_tree(result.tree.digest, work / "out")
+                downs.append(time.perf_counter() - began)
+                watch.cancel()
+                peaks = await watch
+                client_peak = max(client_peak, peaks[0])
+                server_peak = max(server_peak, peaks[1])
+            if number == 0:
+                compare(source, work / "out")
     return Row(
         name,
         size_of(source) / 1e6,
@@ -107,9 +111,9 @@ async def measure(name: str, inputs: Path, rounds: int) -> Row:
     )
 
 
-async def measure_change(inputs: Path) -> tuple[float, float]:
+async def measure_change(inputs: Path, scratch: Path) -> tuple[float, float]:
     """Upload the big file, then the changed one; returns megabytes sent and seconds of the second."""
-    with tempfile.TemporaryDirectory(dir=inputs.parent) as scratch, running_server(Path(scratch) / "data") as server:
+    with running_server(scratch / "change/data") as server:
         async with lading.IngestClient(server.target, entity="bench") as client:
             await client.upload_tree(inputs / "big")
             os.sync()

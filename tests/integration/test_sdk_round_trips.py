@@ -60,7 +60,7 @@ ROUND_TRIPS: dict[str, dict[str, bytes]] = {
     },
     "a deep path": {"/".join(["d"] * 200) + "/f": b"deep", "d/f": b"less deep"},
     "identical files": {"a": b"same" * 99, "b/a": b"same" * 99, "c": b"", "d": b""},
-    "many small files": {f"{number % 7}/{number}": str(number).encode() * 50 for number in range(3000)},
+    "10,000 small files": {f"{number % 7}/{number}": str(number).encode() * 50 for number in range(10_000)},
 }
 
 

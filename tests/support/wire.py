@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from blake3 import blake3
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 from xxhash import xxh3_64_intdigest
 
 from lading_proto.ingest.v1 import chunks_pb2, files_pb2, ingest_pb2_grpc, trees_pb2
+
+T = TypeVar("T")
 
 ENTITY = "acme"
 MESSAGE_BYTES = 3 << 20
@@ -144,7 +146,7 @@ class Wire:
         return b"".join([response.data async for response in self.stub.ReadFile(request)])
 
 
-async def iter_of(items: Iterable[object]) -> AsyncIterator[object]:
+async def iter_of(items: Iterable[T]) -> AsyncIterator[T]:
     """An async iterator over what is there."""
     for item in items:
         yield item

@@ -6,11 +6,10 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 
-from lading_format.digest import new_hasher
-
 from lading._download.plan import Target, Wanted
 from lading._errors import UnsafePath
 from lading._files import SafeRoot, make_executable
+from lading_format.digest import new_hasher
 
 _BLOCK_BYTES = 4 << 20
 _FILES_PER_JOB = 128

@@ -6,13 +6,12 @@ import fcntl
 import os
 import threading
 
-from lading_format.digest import new_hasher
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._download.pieces import PieceOrder
 from lading._download.plan import Wanted
 from lading._errors import UnsafePath
 from lading._files import SafeRoot, make_executable
+from lading_format.digest import new_hasher
+from lading_proto.ingest.v1 import chunks_pb2
 
 _BLOCK_BYTES = 4 << 20
 

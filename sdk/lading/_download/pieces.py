@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lading_format.digest import format_digest
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._download.plan import Wanted
 from lading._errors import IntegrityError, error_from
+from lading_format.digest import format_digest
+from lading_proto.ingest.v1 import chunks_pb2
 
 
 class PieceOrder:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lading_format.digest import format_digest, parse_digest
-from lading_format.errors import FormatError, InvalidPath, PathConflict
-from lading_format.tree import FileEntry, ReferenceEntry, TreeHasher
-
 from lading._errors import IntegrityError, UnsafePath
 from lading._model import EntryKind, ListedEntry
 from lading._scan import PARTIAL_DIRECTORY
+from lading_format.digest import format_digest, parse_digest
+from lading_format.errors import FormatError, InvalidPath, PathConflict
+from lading_format.tree import FileEntry, ReferenceEntry, TreeHasher
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from lading_format.digest import blake3_digest
-from lading_proto.ingest.v1 import chunks_pb2, trees_pb2
-
 from lading._download.existing import Candidate, find_candidates, jobs, keep_right_ones
 from lading._download.large import LargeFile
 from lading._download.plan import Plan, Wanted
@@ -23,6 +20,8 @@ from lading._progress import ProgressCallback, ProgressMeter
 from lading._retry import RetryPolicy
 from lading._threads import Threads
 from lading._transport import BULK_LANES, STALL_SECONDS, Stream, Transport
+from lading_format.digest import blake3_digest
+from lading_proto.ingest.v1 import chunks_pb2, trees_pb2
 
 # Of one stream of small files: some messages long, so that its start costs nothing, and cheap to repeat.
 _BYTES_PER_STREAM = 32 << 20

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lading_format.digest import blake3_digest, format_digest
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._download.pieces import PieceOrder
 from lading._download.plan import Wanted
 from lading._errors import IntegrityError
 from lading._files import SafeRoot
+from lading_format.digest import blake3_digest, format_digest
+from lading_proto.ingest.v1 import chunks_pb2
 
 # A file of this size is fetched again in a hundredth of a second; larger ones are worth continuing.
 SMALL_AT_MOST_BYTES = 1 << 20

@@ -6,6 +6,7 @@
     session.py    the lease on the chunks of one upload
     chunks.py     asking which chunks are missing, and sending those
     lanes.py      one PutChunks stream: window, acknowledgements
+    wire.py       the messages of that stream, as bytes
     blobs.py      committing recipes, and repairing those that miss chunks
     streamed.py   committing the recipe of a large file while it is still being sent
     tree.py       PutTree

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._errors import Incompatible, LadingError, error_from, one_error
 from lading._limits import Limits
 from lading._retry import Attempts, RetryPolicy
@@ -17,6 +15,7 @@ from lading._upload.content import UploadingFile
 from lading._upload.flow import Inbox
 from lading._upload.recipes import recipe_messages
 from lading._upload.session import Session
+from lading_proto.ingest.v1 import chunks_pb2
 
 # Of one call: enough to make the call's own cost vanish, few enough that a broken call repeats little.
 _FILES_PER_CALL = 10_000
@@ -56,8 +55,9 @@ class Committer:
             files = self._inbox.take_many(_FILES_PER_CALL)
             attempts = self._policy.start()
             while files:
-                session_id = await self._session.current_id()
+                session_id = ""
                 try:
+                    session_id = await self._session.current_id()
                     await self._call(files, session_id, attempts)
                 except LadingError as error:
                     self._session.note(error, session_id)

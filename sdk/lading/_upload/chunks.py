@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._errors import Incompatible, LadingError
 from lading._limits import Limits
 from lading._progress import ProgressMeter
@@ -16,6 +14,7 @@ from lading._upload.content import Chunk, UploadingFile
 from lading._upload.flow import Budget, Inbox
 from lading._upload.lanes import Lane
 from lading._upload.session import Session
+from lading_proto.ingest.v1 import chunks_pb2
 
 # Enough that the next question is on its way while the answer to one is.
 _ASKERS = 3

@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._errors import Incompatible, LadingError, error_from, one_error
 from lading._limits import Limits
 from lading._retry import Attempts, RetryPolicy
@@ -17,6 +15,8 @@ from lading._transport import STALL_SECONDS, Stream, Transport
 from lading._upload.content import Chunk
 from lading._upload.flow import Inbox
 from lading._upload.session import Session
+from lading._upload.wire import encode_batch
+from lading_proto.ingest.v1 import chunks_pb2
 
 # A message is closed once it has this much: 64 KiB messages cost half the speed, more than 1 MiB wins nothing.
 _MESSAGE_BYTES = 2 << 20
@@ -26,7 +26,7 @@ _CHUNK_OVERHEAD_BYTES = 64
 _IDLE_SECONDS = 5.0
 _DAMAGED_AT_MOST = 3
 
-_PutStream = Stream[chunks_pb2.PutChunksRequest, chunks_pb2.PutChunksResponse]
+_PutStream = Stream[bytes, chunks_pb2.PutChunksResponse]
 
 
 class Settler(Protocol):
@@ -74,8 +74,11 @@ class Lane:
         """Send until the inbox ends. A stream that breaks is followed by another, for what is still missing then."""
         attempts = policy.start()
         while await self._to_send.ready():
-            session_id = await self._session.current_id()
+            self._unanswered = deque()
+            self._unanswered_bytes = self._answered_chunks = 0
+            session_id = ""
             try:
+                session_id = await self._session.current_id()
                 await self._stream(session_id, attempts)
             except LadingError as error:
                 self._session.note(error, session_id)
@@ -83,12 +86,10 @@ class Lane:
                 await attempts.pause(error)
 
     async def _stream(self, session_id: str, attempts: Attempts) -> None:
-        self._unanswered = deque()
-        self._unanswered_bytes = self._answered_chunks = 0
-        stream: _PutStream = self._transport.stream(self._transport.bulk(self._number).PutChunks())
+        stream: _PutStream = self._transport.stream(self._transport.put_chunks(self._number))
         try:
             start = chunks_pb2.PutChunksStart(entity=self._session.entity, session_id=session_id)
-            await stream.write(chunks_pb2.PutChunksRequest(start=start))
+            await stream.write(chunks_pb2.PutChunksRequest(start=start).SerializeToString())
             if not await self._read_answer(stream):
                 raise broken_stream(self._transport.target)
             with one_error():
@@ -105,8 +106,9 @@ class Lane:
             if not batch:
                 self._room.clear()
                 await self._room.wait()
-            elif not await stream.try_write(_message(batch)):
+            elif not await stream.try_write(encode_batch(batch)):
                 return
+            self._settler.sent(sum([len(chunk.data) for chunk in batch]))
         await stream.try_done_writing()
 
     async def _read(self, stream: _PutStream, attempts: Attempts) -> None:
@@ -116,7 +118,7 @@ class Lane:
             raise broken_stream(self._transport.target)
 
     def _next_batch(self) -> list[Chunk]:
-        """Take what fits into the next message and the window; count it as sent. Empty when the window is full."""
+        """Take what fits into the next message and the window. Empty when the window is full."""
         batch: list[Chunk] = []
         batch_bytes = message_bytes = 0
         room_bytes = self._window_bytes - self._unanswered_bytes
@@ -135,7 +137,6 @@ class Lane:
             )
         self._unanswered.extend(batch)
         self._unanswered_bytes += batch_bytes
-        self._settler.sent(batch_bytes)
         return batch
 
     async def _read_answer(self, stream: _PutStream) -> bool:
@@ -167,11 +168,3 @@ class Lane:
             if error.reason != "CHECKSUM_MISMATCH" or chunk.damaged_count > _DAMAGED_AT_MOST:
                 raise error_from(error.code, error.reason, f"{chunk.file.source.location}: {error.message}")
             self._to_send.put([chunk])
-
-
-def _message(batch: Iterable[Chunk]) -> chunks_pb2.PutChunksRequest:
-    message = chunks_pb2.PutChunksRequest()
-    add = message.batch.chunks.add
-    for chunk in batch:
-        add(digest=chunk.digest, xxh3=chunk.xxh3, size_bytes=len(chunk.data), data=chunk.data)
-    return message

@@ -6,14 +6,13 @@ import os
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 
-from lading_format import errors as format_errors
-from lading_format.borders import format_borders
-from lading_format.chunking import SMALL_FILE_BYTES, iter_file_chunks
-from lading_format.digest import blake3_digest, new_hasher, xxh3_64
-
 from lading._errors import FileChanged
 from lading._scan import LocalFile
 from lading._upload.content import Chunk, UploadingFile
+from lading_format import chunking
+from lading_format.borders import format_borders
+from lading_format.chunking import SMALL_FILE_BYTES, iter_file_chunks
+from lading_format.digest import blake3_digest, new_hasher, xxh3_64
 
 # What is read at once: many small files, or this much of a large one.
 BLOCK_BYTES = 4 << 20
@@ -100,7 +99,7 @@ class LargeFile:
                 self._hasher.update(view)
                 self._position += len(view)
                 chunks.append(_added(file, bytes(view)))
-        except format_errors.FormatError as error:
+        except chunking.FileChanged as error:
             raise _changed(source) from error
         if self._position == source.size_bytes:
             if not source.is_still(os.fstat(self._fd)):

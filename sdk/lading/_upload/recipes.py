@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._limits import Limits
 from lading._upload.content import DIGEST_BYTES, UploadingFile
+from lading_proto.ingest.v1 import chunks_pb2
 
 # 36 to 37 bytes a chunk: 2.3 MiB, so that any such part fits into a message with what was before it.
 CHUNKS_PER_PART = 1 << 16

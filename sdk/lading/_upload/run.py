@@ -6,9 +6,6 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from lading_format.tree import FileEntry, ReferenceEntry, sort_key
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._errors import IntegrityError, LadingError, MissingContent, one_error
 from lading._limits import Limits
 from lading._model import TreeInfo, UploadResult
@@ -25,6 +22,8 @@ from lading._upload.read import BLOCK_BYTES, LargeFile, read_again, read_batch
 from lading._upload.session import Session
 from lading._upload.streamed import STREAM_FROM_BYTES, StreamedCommit
 from lading._upload.tree import TreeEntries, put_tree
+from lading_format.tree import FileEntry, ReferenceEntry, sort_key
+from lading_proto.ingest.v1 import chunks_pb2
 
 # Of file data, from reading to acknowledgement; with what two readers hold besides, 64 MiB.
 _MEMORY_BYTES = 48 << 20
@@ -46,7 +45,7 @@ async def upload(
 ) -> UploadResult:
     """Upload files and put their tree. See IngestClient.upload_tree."""
     for rounds_left in reversed(range(_ROUNDS_AT_MOST)):
-        session = Session(transport, entity, policy)
+        session = Session(transport, entity)
         meter = ProgressMeter(
             on_progress,
             bytes_total=sum(file.size_bytes for file in source.files),

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._errors import LadingError, SessionExpired
-from lading._retry import RetryPolicy
 from lading._transport import Transport
+from lading_proto.ingest.v1 import chunks_pb2
 
 _CLOSE_SECONDS = 5.0
 
@@ -16,20 +14,18 @@ _CLOSE_SECONDS = 5.0
 class Session:
     """One upload's lease. Safe for many tasks at once."""
 
-    def __init__(self, transport: Transport, entity: str, policy: RetryPolicy) -> None:
+    def __init__(self, transport: Transport, entity: str) -> None:
         self.entity = entity
         self._transport = transport
-        self._policy = policy
         self._session_id = ""
         self._lock = asyncio.Lock()
 
     async def current_id(self) -> str:
-        """Return the session's id; open one if there is none."""
+        """Return the session's id; open one if there is none. Whoever needs it tries again when that fails."""
         async with self._lock:
             if not self._session_id:
                 request = chunks_pb2.OpenSessionRequest(entity=self.entity)
-                control = self._transport.control
-                response = await self._policy.call(lambda: self._transport.call(control.OpenSession, request))
+                response = await self._transport.call(self._transport.control.OpenSession, request)
                 self._session_id = response.session_id
             return self._session_id
 

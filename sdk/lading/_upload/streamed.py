@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from lading_proto.ingest.v1 import chunks_pb2
-
 from lading._errors import LadingError
 from lading._transport import Transport
 from lading._upload.blobs import CommitStream, start_commit, start_message
 from lading._upload.content import UploadingFile
 from lading._upload.recipes import CHUNKS_PER_PART, add_part
 from lading._upload.session import Session
+from lading_proto.ingest.v1 import chunks_pb2
 
 # Below this the server hashes the file in a few hundredths of a second anyway.
 STREAM_FROM_BYTES = 32 << 20

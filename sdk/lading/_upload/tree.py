@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 
+from lading._errors import InvalidArgument
+from lading._model import TreeInfo
+from lading._transport import Stream, Transport
 from lading_format.digest import format_digest
 from lading_format.errors import FormatError
 from lading_format.tree import FileEntry, ReferenceEntry, TreeHasher
 from lading_proto.ingest.v1 import trees_pb2
-
-from lading._errors import InvalidArgument
-from lading._model import TreeInfo
-from lading._transport import Stream, Transport
 
 TreeEntries = Sequence[FileEntry | ReferenceEntry]
 
@@ -63,23 +62,23 @@ def _tree_digest(entries: TreeEntries) -> str:
 
 def _messages(entries: TreeEntries) -> Iterator[trees_pb2.PutTreeRequest]:
     message = trees_pb2.PutTreeRequest()
+    add = message.batch.entries.add
     message_bytes = 0
     for entry in entries:
         message_bytes += _ENTRY_OVERHEAD_BYTES + len(entry.path.encode())
-        added = message.batch.entries.add(path=entry.path)
         if isinstance(entry, FileEntry):
-            added.file.blob_digest = entry.digest
-            added.file.size_bytes = entry.size_bytes
-            added.file.executable = entry.executable
+            file = trees_pb2.TreeFile(
+                blob_digest=entry.digest, size_bytes=entry.size_bytes, executable=entry.executable
+            )
+            add(path=entry.path, file=file)
         else:
             message_bytes += len(entry.uri) + len(entry.checksum)
-            added.reference.uri = entry.uri
-            added.reference.checksum = entry.checksum
-            if entry.size_bytes is not None:
-                added.reference.size_bytes = entry.size_bytes
+            reference = trees_pb2.TreeReference(uri=entry.uri, checksum=entry.checksum, size_bytes=entry.size_bytes)
+            add(path=entry.path, reference=reference)
         if message_bytes >= _MESSAGE_BYTES:
             yield message
             message = trees_pb2.PutTreeRequest()
+            add = message.batch.entries.add
             message_bytes = 0
     if message_bytes:
         yield message

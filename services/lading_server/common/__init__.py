@@ -4,6 +4,7 @@ Modules:
     errors        what can go wrong, in the domain's words
     grpc_status   the one table from errors to statuses
     interceptor   what every call goes through
+    calls         what is known of one call, for the log and the metrics
     drain         a server that is about to stop
     serving       a gRPC server with health, reflection and an orderly end
     streams       deadlines for progress

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from lading_format import errors as formats
 from lading_format.errors import ReasonedError
@@ -64,6 +65,15 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
 # When trying again may help, in seconds: a stream ends, a server restarts.
 _RETRY_SECONDS: dict[type[ReasonedError], int] = {errors.TooManyStreams: 1, errors.Draining: 2}
 
+# gRPC clients take 8 KiB of trailers by default and drop a status that is larger; some of it is gRPC's own.
+_TRAILER_BYTES = 7_800
+# Enough for what is longest, the URI of a reference (4,096 bytes), beside its keys.
+_METADATA_BYTES = 4_200
+# Many items can fail in one message, and each says why.
+_ITEM_MESSAGE_BYTES = 1_000
+# What an ErrorInfo, a RetryInfo and their type URLs take beside the texts.
+_FRAME_BYTES = 250
+
 
 class Status(NamedTuple):
     """What a call ends with."""
@@ -89,18 +99,41 @@ def code_of(error: ReasonedError) -> grpc.StatusCode:
 def status_of(error: ReasonedError) -> Status:
     """Return the status of an error that the domain raised."""
     code = code_of(error)
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    metadata, metadata_bytes = _bounded_metadata(error.metadata)
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
+    # The message is sent twice: in the details, which may be base64, and as grpc-message, where a byte may take three.
+    left_bytes = _TRAILER_BYTES - (_FRAME_BYTES + metadata_bytes) * 4 // 3
+    message = _bounded(error.message, left_bytes * 3 // 13)
     retry_seconds = _RETRY_SECONDS.get(type(error))
     packed = [_packed(info)]
     if retry_seconds is not None:
         packed.append(_packed(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=retry_seconds))))
-    status = status_pb2.Status(code=code.value[0], message=error.message, details=packed)
-    return Status(code, error.message, ((DETAILS_KEY, status.SerializeToString()),))
+    status = status_pb2.Status(code=code.value[0], message=message, details=packed)
+    return Status(code, message, ((DETAILS_KEY, status.SerializeToString()),))
 
 
 def item_error(error: ReasonedError) -> ItemError:
     """Return the in-band form of an error that the domain raised."""
-    return ItemError(code_of(error).value[0], error.reason, error.message)
+    return ItemError(code_of(error).value[0], error.reason, _bounded(error.message, _ITEM_MESSAGE_BYTES))
+
+
+def _bounded_metadata(metadata: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """Return the metadata, cut to what fits into trailers, and what it takes in bytes."""
+    bounded: dict[str, str] = {}
+    total_bytes = 0
+    for key, value in metadata.items():
+        bounded[key] = _bounded(value, _METADATA_BYTES - total_bytes)
+        # Four bytes frame an entry, and two lengths of two bytes are inside it.
+        total_bytes += len(key) + len(bounded[key].encode()) + 8
+    return bounded, total_bytes
+
+
+def _bounded(text: str, size_bytes: int) -> str:
+    """Return the text as UTF-8 can carry it, cut with an ellipsis to at most that many bytes."""
+    encoded = text.encode(errors="backslashreplace")
+    if len(encoded) <= size_bytes:
+        return encoded.decode()
+    return encoded[: max(size_bytes - 3, 0)].decode(errors="ignore") + "…"
 
 
 def _packed(detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

@@ -3,210 +3,203 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
+import inspect
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, TypeVar, cast
 
 import grpc
 
 from lading_format.errors import ReasonedError
+from lading_server.common.calls import Call, MalformedMessage
 from lading_server.common.drain import Drain
 from lading_server.common.errors import Draining, TooManyStreams
 from lading_server.common.grpc_status import status_of
-from lading_server.common.logs import FIELDS
 from lading_server.common.metrics import Metrics
 
-_log = logging.getLogger("lading.calls")
-
-# Health and reflection are asked while a server drains: that is when it matters.
+# Health and reflection are asked while a server drains: that is when it matters. They are not counted or logged.
 _ALWAYS_ANSWERED = ("/grpc.health.", "/grpc.reflection.")
 # A client that is refused in mid-stream is read out so far, so that it sees the status. See `_read_out`.
 _READ_OUT_BYTES = 64 << 20
 _READ_OUT_IDLE_SECONDS = 5.0
 
-
-@dataclass(slots=True)
-class _Call:
-    """What is known of one call when it ends."""
-
-    method: str
-    peer: str
-    began: float
-    entity: str = ""
-    received_bytes: int = 0
-    sent_bytes: int = 0
-    status: str = "OK"
-    error: str = ""
-    is_logged: bool = False
-
-    def saw_request(self, message: Any) -> None:
-        self.received_bytes += message.ByteSize()
-        if not self.entity:
-            start = getattr(message, "start", None)
-            self.entity = str(getattr(message, "entity", "") or getattr(start, "entity", ""))[:64]
+Behavior = Callable[[Any, Any], Any]
+Request = TypeVar("Request")
+Response = TypeVar("Response")
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler. Holds no rule about content."""
+    """Wraps every handler. Holds no rule about content, and no message.
+
+    Bytes are counted where messages are decoded and encoded, so streams flow as if it were not there. A call's line is
+    in the log before its status is sent, unless a handler aborts by itself.
+    """
 
     def __init__(self, drain: Drain, metrics: Metrics, max_streams: int) -> None:
         self._drain = drain
         self._metrics = metrics
         self._max_streams = max_streams
         self._open_streams = 0
+        self._open_calls = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls were admitted and have not ended."""
+        return self._open_calls
+
+    async def until_idle(self) -> None:
+        """Return when no admitted call is open."""
+        await self._idle.wait()
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Request, Response] | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler:
-        """Return the handler, wrapped."""
-        handler = await continuation(handler_call_details)
+    ) -> grpc.RpcMethodHandler[Request, Response] | None:
+        """Return the handler, wrapped for this one call."""
+        handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or method.startswith(_ALWAYS_ANSWERED):
-            return handler
-        return self._wrapped(method, handler)
+            return cast("grpc.RpcMethodHandler[Request, Response] | None", handler)
+        call = Call(method, self._metrics)
+        decode = call.decoding(handler.request_deserializer, is_stream=handler.request_streaming)
+        encode = call.encoding(handler.response_serializer)
+        match handler.request_streaming, handler.response_streaming:
+            case False, False:
+                behavior = self._wrapped(call, _encoded(handler.unary_unary, encode))
+                return grpc.unary_unary_rpc_method_handler(behavior, decode)
+            case True, False:
+                behavior = self._wrapped(call, _encoded(handler.stream_unary, encode), reads_stream=True)
+                return grpc.stream_unary_rpc_method_handler(behavior, decode)
+            case False, True:
+                behavior = self._wrapped(call, _writing(handler.unary_stream), is_stream=True)
+                return grpc.unary_stream_rpc_method_handler(behavior, decode, encode)
+            case _:
+                behavior = self._wrapped(call, _writing(handler.stream_stream), reads_stream=True)
+                return grpc.stream_stream_rpc_method_handler(behavior, decode, encode)
 
-    def _wrapped(self, method: str, handler: Any) -> grpc.RpcMethodHandler:
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if not handler.request_streaming and not handler.response_streaming:
-            return grpc.unary_unary_rpc_method_handler(self._unary(method, handler.unary_unary), **coders)
-        if not handler.request_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._streaming(method, handler.unary_stream), **coders)
-        if not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(self._collecting(method, handler.stream_unary), **coders)
-        return grpc.stream_stream_rpc_method_handler(self._streaming(method, handler.stream_stream), **coders)
+    def _wrapped(
+        self, call: Call, behavior: Behavior, *, is_stream: bool = False, reads_stream: bool = False
+    ) -> Behavior:
+        async def wrapped(request: Any, context: Any) -> Any:
+            call.caller = context.peer()
+            try:
+                with self._admitted(is_stream or reads_stream):
+                    try:
+                        return await _answer(behavior, request, context, call)
+                    except ReasonedError as refusal:
+                        # Telling it may take until the client reads, or is gone: grpc.aio queues the status behind
+                        # what was written, and such a call keeps its place among the open streams until then.
+                        await _refuse(context, call, refusal, request if reads_stream else None)
+            except (Draining, TooManyStreams) as refusal:
+                is_worth_reading = reads_stream and isinstance(refusal, Draining)
+                await _refuse(context, call, refusal, request if is_worth_reading else None)
+            except MalformedMessage:
+                call.status = grpc.StatusCode.INVALID_ARGUMENT.name
+                text = f"a message cannot be parsed as what {call.method} takes; compare the .proto files"
+                call.ended()
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+            except (asyncio.CancelledError, grpc.aio.InternalError):
+                # The client is gone: told by grpc, or found out by a read or a write.
+                call.status = grpc.StatusCode.CANCELLED.name
+                raise
+            except grpc.aio.AbortError:
+                call.status = context.code().name
+                raise
+            except Exception as unexpected:  # noqa: BLE001 - a status with an id that finds the traceback in the log
+                call.status, call.error = grpc.StatusCode.INTERNAL.name, uuid.uuid4().hex
+                text = (
+                    f"the server made a mistake ({type(unexpected).__name__}); "
+                    f"tell the operator the error id {call.error}"
+                )
+                call.ended(unexpected)
+                await context.abort(grpc.StatusCode.INTERNAL, text)
+            finally:
+                call.ended()
 
-    def _unary(self, method: str, behavior: Any) -> Any:
-        async def call(request: Any, context: Any) -> Any:
-            return await self._run(method, context, request, behavior, is_stream=False)
+        return wrapped
 
-        return call
-
-    def _collecting(self, method: str, behavior: Any) -> Any:
-        async def call(requests: Any, context: Any) -> Any:
-            return await self._run(method, context, requests, behavior, is_stream=True)
-
-        return call
-
-    def _streaming(self, method: str, behavior: Any) -> Any:
-        async def call(request: Any, context: Any) -> None:
-            await self._run(method, context, request, behavior, is_stream=True)
-
-        return call
-
-    async def _run(self, method: str, context: Any, request: Any, behavior: Any, *, is_stream: bool) -> Any:
-        call = _Call(method, context.peer(), time.monotonic())
-        self._open_streams += is_stream
-        self._metrics.streams_open(self._open_streams)
-        incoming = request
-        if hasattr(request, "__aiter__"):
-            incoming = _counted(request, call)
-        else:
-            call.saw_request(request)
-        try:
-            self._admit(is_stream)
-            response = await behavior(incoming, _CountingContext(context, call))
-            if response is not None:
-                call.sent_bytes += response.ByteSize()
-            return response
-        except ReasonedError as error:
-            if hasattr(request, "__aiter__") and not isinstance(error, TooManyStreams):
-                await _read_out(request)
-            await self._abort(context, call, error)
-        except asyncio.CancelledError:
-            call.status = "CANCELLED"
-            raise
-        except grpc.aio.AbortError:
-            call.status = str(context.code())
-            raise
-        except Exception as error:  # noqa: BLE001 - becomes a status with an id that finds the traceback
-            error_id = uuid.uuid4().hex
-            call.status, call.error = "INTERNAL", error_id
-            _log.exception("call failed unexpectedly, error id %s", error_id, extra={FIELDS: {"method": method}})
-            text = f"the server made a mistake ({type(error).__name__}); tell the operator the error id {error_id}"
-            await context.abort(grpc.StatusCode.INTERNAL, text)
-        finally:
-            self._open_streams -= is_stream
-            self._metrics.streams_open(self._open_streams)
-            self._ended(call)
-
-    def _admit(self, is_stream: bool) -> None:
+    @contextmanager
+    def _admitted(self, is_stream: bool) -> Iterator[None]:
+        """Count the call for as long as it lasts. Raises Draining, TooManyStreams."""
         if self._drain.started:
             raise Draining("the server is about to stop; retry with backoff")
-        if is_stream and self._open_streams > self._max_streams:
+        if is_stream and self._open_streams >= self._max_streams:
             raise TooManyStreams(
                 f"{self._max_streams} streams are open, which is the limit; retry with backoff", limit=self._max_streams
             )
+        self._count(1, is_stream)
+        try:
+            yield
+        finally:
+            self._count(-1, is_stream)
 
-    async def _abort(self, context: Any, call: _Call, error: ReasonedError) -> None:
-        status = status_of(error)
-        call.status, call.error = status.code.name, error.reason
-        # The outcome is known now. Telling it may take until the client reads, or is gone: grpc.aio queues the status
-        # behind what was written, and such a call keeps its place among the open streams until then.
-        self._ended(call)
-        await context.abort(status.code, status.message, status.trailers)
-
-    def _ended(self, call: _Call) -> None:
-        if call.is_logged:
-            return
-        call.is_logged = True
-        seconds = time.monotonic() - call.began
-        self._metrics.call_ended(call.method, call.status, seconds, call.received_bytes, call.sent_bytes)
-        fields = {
-            "method": call.method,
-            "caller": call.peer,
-            "entity": call.entity,
-            "status": call.status,
-            "milliseconds": round(seconds * 1000, 3),
-            "received_bytes": call.received_bytes,
-            "sent_bytes": call.sent_bytes,
-        }
-        if call.error:
-            fields["error"] = call.error
-        _log.info("call", extra={FIELDS: fields})
+    def _count(self, change: int, is_stream: bool) -> None:
+        self._open_calls += change
+        if is_stream:
+            self._open_streams += change
+            self._metrics.streams_open(self._open_streams)
+        if self._open_calls:
+            self._idle.clear()
+        else:
+            self._idle.set()
 
 
-class _CountingContext:
-    """A servicer context that counts what is sent, and is otherwise the one that it wraps."""
-
-    def __init__(self, context: Any, call: _Call) -> None:
-        self._context = context
-        self._call = call
-
-    async def write(self, message: Any) -> None:
-        self._call.sent_bytes += message.ByteSize()
-        await self._context.write(message)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
+async def _answer(behavior: Behavior, request: Any, context: Any, call: Call) -> Any:
+    if isinstance(request, MalformedMessage):
+        raise request
+    response = await behavior(request, context)
+    code = context.code()
+    if code is not None:
+        call.status = code.name
+    return response
 
 
-async def _counted(messages: Any, call: _Call) -> AsyncIterator[Any]:
-    async for message in messages:
-        call.saw_request(message)
-        yield message
+def _encoded(behavior: Behavior, encode: Callable[[Any], bytes]) -> Behavior:
+    """Return a handler that answers in bytes: grpc would encode the one response when the call's line is written."""
+
+    async def answer(request: Any, context: Any) -> bytes:
+        return encode(await behavior(request, context))
+
+    return answer
 
 
-async def _read_out(messages: Any) -> None:
+def _writing(behavior: Behavior) -> Behavior:
+    """Return a coroutine function, whether the handler is one or yields what it answers."""
+    if not inspect.isasyncgenfunction(behavior):
+        return behavior
+
+    async def write(request: Any, context: Any) -> None:
+        async with aclosing(behavior(request, context)) as messages:
+            async for message in messages:
+                await context.write(message)
+
+    return write
+
+
+async def _refuse(context: Any, call: Call, error: ReasonedError, unread: Any) -> None:
+    """End the call with the error's status; `unread` is the stream that the client may still be writing to."""
+    status = status_of(error)
+    call.status, call.error = status.code.name, error.reason
+    if unread is not None:
+        await _read_out(unread, call)
+    call.ended()
+    await context.abort(status.code, status.message, status.trailers)
+
+
+async def _read_out(messages: Any, call: Call) -> None:
     """Take and drop what the client still sends, within limits.
 
     grpc.aio can lose the status when a server ends a stream that the client is still writing to, and the client then
-    sees CANCELLED or UNKNOWN instead of what is wrong.
+    sees INTERNAL or CANCELLED instead of what is wrong.
     """
-    left_bytes = _READ_OUT_BYTES
+    last_byte = call.received_bytes + _READ_OUT_BYTES
     try:
-        while left_bytes > 0:
+        while call.received_bytes < last_byte:
             async with asyncio.timeout(_READ_OUT_IDLE_SECONDS):
-                message = cast(Any, await anext(messages, None))
-            if message is None:
-                return
-            left_bytes -= message.ByteSize()
-    except (TimeoutError, grpc.RpcError):
+                await anext(messages)
+    except (TimeoutError, StopAsyncIteration, MalformedMessage):
         return

@@ -34,9 +34,15 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
         time = datetime.fromtimestamp(record.created, UTC).strftime("%H:%M:%S.%f")[:-3]
-        fields = " ".join(f"{key}={value}" for key, value in getattr(record, FIELDS, {}).items())
+        fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, FIELDS, {}).items())
         line = f"{time} {record.levelname:8} {record.getMessage()} {fields}".rstrip()
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _plain(value: object) -> str:
+    """Return the value so that it cannot look like another field or line."""
+    text = str(value)
+    return text if text.isprintable() and " " not in text else json.dumps(text)
 
 
 def set_up_logs(level: str, form: str) -> None:

@@ -27,6 +27,11 @@ class Metrics:
         self._sent = Counter(
             "lading_sent_bytes_total", "Bytes of response messages.", ["method"], registry=self.registry
         )
+        self._chunks = Counter(
+            "lading_chunks_total", "Chunks that were acknowledged.", ["outcome"], registry=self.registry
+        )
+        self._stored = Counter("lading_stored_bytes_total", "Bytes of chunks that were stored.", registry=self.registry)
+        self._blobs = Counter("lading_blobs_committed_total", "Blobs that were committed.", registry=self.registry)
         self._streams = Gauge("lading_open_streams", "Streaming calls that are open.", registry=self.registry)
         self._groups = Counter("lading_group_commits_total", "Group commits.", registry=self.registry)
         self._units = Counter(
@@ -53,10 +58,28 @@ class Metrics:
         self._units.inc(units)
         self._group_seconds.observe(seconds)
 
+    def chunks_stored(self, count: int, size_bytes: int) -> None:
+        """Count chunks that were not there before."""
+        self._chunks.labels("stored").inc(count)
+        self._stored.inc(size_bytes)
+
+    def chunks_deduplicated(self, count: int) -> None:
+        """Count chunks that were sent although they were there."""
+        self._chunks.labels("deduplicated").inc(count)
+
+    def blobs_committed(self, count: int) -> None:
+        """Count blobs that were not there before."""
+        self._blobs.inc(count)
+
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[int]:
-        """Serve the metrics over HTTP for the length of the block; yields the port. Raises OSError."""
-        server, thread = start_http_server(port, addr=host, registry=self.registry)
+        """Serve the metrics over HTTP for the length of the block; yields the port. Raises OSError that names it."""
+        try:
+            server, thread = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise OSError(
+                f"cannot serve metrics on {host}:{port}: {error.strerror}; choose another --metrics-port"
+            ) from error
         try:
             yield server.server_port
         finally:

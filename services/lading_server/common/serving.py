@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -25,6 +26,8 @@ _log = logging.getLogger(__name__)
 _CALLS_BESIDE_STREAMS = 1000
 # A client that pings more often is cut off; ours does every 30 s.
 _MIN_PING_MILLISECONDS = 10_000
+# How long the answers of the last calls may be on their way when the handlers are done.
+_LAST_ANSWERS_SECONDS = 1.0
 # A process that was told twice to end did so at once.
 EXIT_SECOND_SIGNAL = 130
 
@@ -47,16 +50,32 @@ class AddressInUse(Exception):
 class Server:
     """A running server."""
 
-    def __init__(self, server: grpc.aio.Server, port: int, health_servicer: health.aio.HealthServicer) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        port: int,
+        health_servicer: health.aio.HealthServicer,
+        interceptor: CallInterceptor,
+    ) -> None:
         self._server = server
         self._health = health_servicer
+        self._interceptor = interceptor
         self.port = port
 
     async def drain(self, drain: Drain, seconds: float) -> None:
-        """End in order: health first, then no new calls, then those that are open, at most for `seconds`."""
+        """End in order: health first, then no new calls, then those that are open, at most for `seconds`.
+
+        Until the open calls have ended new ones are still answered, with DRAINING: a server of grpc that is being
+        stopped refuses them without a reason, and waits for whoever watches its health.
+        """
         await self._health.enter_graceful_shutdown()
         drain.begin()
-        await self._server.stop(seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await self._interceptor.until_idle()
+        except TimeoutError:
+            _log.warning("%d calls are cut off after %g seconds", self._interceptor.open_calls, seconds)
+        await self._server.stop(_LAST_ANSWERS_SECONDS)
 
 
 @asynccontextmanager
@@ -64,8 +83,9 @@ async def running(
     settings: Settings, address: tuple[str, int], components: Sequence[Component], drain: Drain, metrics: Metrics
 ) -> AsyncIterator[Server]:
     """Serve the components at an address for the length of the block. Raises AddressInUse."""
+    interceptor = CallInterceptor(drain, metrics, settings.max_streams)
     server = grpc.aio.server(
-        interceptors=[CallInterceptor(drain, metrics, settings.max_streams)],
+        interceptors=[interceptor],
         maximum_concurrent_rpcs=_CALLS_BESIDE_STREAMS + settings.max_streams,
         options=[
             # Otherwise a second server on the port would silently share it.
@@ -89,7 +109,7 @@ async def running(
     for name in ("", *names):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield Server(server, bound, health_servicer)
+        yield Server(server, bound, health_servicer, interceptor)
     finally:
         await server.stop(None)
 
@@ -100,19 +120,23 @@ def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
         bound = server.add_insecure_port(shown)
     except RuntimeError as error:
         raise AddressInUse(
-            f"cannot listen on {shown}: {_reason(error)}; stop what is there, or choose another --listen"
+            f"cannot listen on {shown}: {_reason(host, port)}; stop what is there, or choose another --listen"
         ) from error
-    if not bound:
-        raise AddressInUse(f"cannot listen on {shown}; stop what is there, or choose another --listen")
     return int(bound)
 
 
-def _reason(error: RuntimeError) -> str:
-    return str(error).splitlines()[0][:200]
+def _reason(host: str, port: int) -> str:
+    """Ask the operating system why an address cannot be had: grpc does not tell."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return "gRPC refused it"
+    except OSError as error:
+        # Python adds the address to the text in some versions, and the caller names it already.
+        return str(error) if error.errno is None else os.strerror(error.errno)
 
 
-async def until_told_to_stop() -> None:
-    """Return at the first SIGTERM or SIGINT; a second one ends the process at once."""
+def told_to_stop() -> asyncio.Event:
+    """Return what the first SIGTERM or SIGINT from now on sets; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
 
@@ -125,4 +149,4 @@ async def until_told_to_stop() -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    await told.wait()
+    return told

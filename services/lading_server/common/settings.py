@@ -31,7 +31,8 @@ class _Setting(NamedTuple):
 
 
 def _setting(default: object, help_text: str, parse: Callable[[str], Any] = str, *, is_limit: bool = False) -> Any:
-    return field(default=default, metadata={"setting": _Setting(help_text, parse, is_limit)})
+    # Only numbers and choices are shown: a URL may hold a password.
+    return field(default=default, repr=parse is not str, metadata={"setting": _Setting(help_text, parse, is_limit)})
 
 
 def _between(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
@@ -83,7 +84,8 @@ class Settings:
     listen: str = _setting("127.0.0.1:7420", "address to serve gRPC on; port 0 takes a free one", _address)
     insecure: bool = _setting(False, "allow an address that is not loopback, although there is no TLS", _flag)
     database_url: str = _setting("", "index in PostgreSQL: postgresql://…; empty for SQLite below the data directory")
-    metrics_port: int = _setting(0, "port for Prometheus on the same host; 0 for none", _between(0, 65535))
+    metrics_host: str = _setting("127.0.0.1", "address to serve Prometheus on")
+    metrics_port: int = _setting(0, "port for Prometheus; 0 for none", _between(0, 65535))
     log_level: str = _setting("info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error"))
     log_format: str = _setting("json", "json or text", _one_of("json", "text"))
     threads: int = _setting(
@@ -92,8 +94,8 @@ class Settings:
     drain_seconds: float = _setting(30.0, "how long a stopping server waits for calls", _between(0, 86400, float))
     min_free_bytes: int = _setting(512 * MIB, "free space below which writes are refused", _between(0, 1 << 50))
     pack_target_bytes: int = _setting(256 * MIB, "size at which a pack is sealed", _between(MIB, 1 << 36))
-    group_commit_bytes: int = _setting(8 * MIB, "bytes after which a group is committed", _between(1, 1 << 30))
-    group_commit_milliseconds: int = _setting(20, "milliseconds after which a group is committed", _between(0, 10_000))
+    group_commit_bytes: int = _setting(16 * MIB, "bytes after which a group is committed", _between(1, 1 << 30))
+    group_commit_milliseconds: int = _setting(50, "milliseconds after which a group is committed", _between(0, 10_000))
     max_message_bytes: int = _setting(
         4 * MIB,
         "size of a gRPC message; the default of gRPC in every language",

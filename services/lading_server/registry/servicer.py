@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import Any, TypeAlias
 
 import grpc
 
 from lading_proto.registry.v1 import registry_pb2, registry_pb2_grpc
 from lading_server.common.settings import Settings, limits
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
@@ -17,7 +20,7 @@ class RegistryServicer(registry_pb2_grpc.RegistryServiceServicer):
         self._settings = settings
 
     async def GetServerInfo(
-        self, request: registry_pb2.GetServerInfoRequest, context: grpc.aio.ServicerContext
+        self, request: registry_pb2.GetServerInfoRequest, context: Context
     ) -> registry_pb2.GetServerInfoResponse:
         # Ingest is in the same process, so at the address that was asked.
         return registry_pb2.GetServerInfoResponse(

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
-from lading_format.digest import blake3_digest, check_raw_digest
+from lading_format.digest import DIGEST_BYTES, blake3_digest, check_raw_digest
 from lading_format.errors import FormatError, ReasonedError
 from lading_server.common.errors import (
     CorruptRecord,
@@ -25,6 +25,7 @@ from lading_server.ingest.domain.recipes import (
     BlobHasher,
     ChunkSpan,
     SpanReader,
+    check_sizes,
     encode_recipe_record,
     recipe_slices,
 )
@@ -137,12 +138,12 @@ class BlobIntake:
             DiskLow, StorageFailed: As PackLease.append.
         """
         present = await self._present(pieces)
-        singles = await self._locate_singles(pieces, present)
+        located = await self._locate(pieces, present)
         complete: list[_Recipe] = []
         for piece in pieces:
             recipe = self._open or _Recipe(already=piece.blob_digest in present)
             self._open = recipe
-            await self._add(recipe, piece, singles)
+            await self._add(recipe, piece, located)
             if not piece.more:
                 self._open = None
                 recipe.blob_digest, recipe.size_bytes = piece.blob_digest, piece.size_bytes
@@ -155,45 +156,45 @@ class BlobIntake:
             raise OutOfSequence("the stream ended within a recipe; send its last part, with `more` unset")
 
     async def _present(self, pieces: Sequence[RecipePiece]) -> set[bytes]:
-        digests = {piece.blob_digest for piece in pieces if len(piece.blob_digest) == 32}
+        digests = {piece.blob_digest for piece in pieces if len(piece.blob_digest) == DIGEST_BYTES}
         return set(await self._index.blobs.stat(self._entity, list(digests)))
 
-    async def _locate_singles(self, pieces: Sequence[RecipePiece], present: set[bytes]) -> dict[bytes, Location]:
-        """Find the chunks of all blobs of one chunk at once: thousands come in a message."""
-        digests = {
-            piece.blob_digest
-            for piece in pieces
-            if not piece.spans and piece.size_bytes and not piece.more and piece.blob_digest not in present
-        }
-        digests = {digest for digest in digests if len(digest) == 32}
-        return await self._index.chunks.locate(self._entity, list(digests)) if digests else {}
+    async def _locate(self, pieces: Sequence[RecipePiece], present: set[bytes]) -> dict[bytes, Location]:
+        """Find all chunks of a message at once: thousands of small recipes come in one."""
+        digests: set[bytes] = set()
+        for piece in pieces:
+            if piece.blob_digest in present:
+                continue
+            digests.update(span.digest for span in piece.spans)
+            if not piece.spans and piece.size_bytes:
+                digests.add(piece.blob_digest)
+        known_length = [digest for digest in digests if len(digest) == DIGEST_BYTES]
+        return await self._index.chunks.locate(self._entity, known_length) if known_length else {}
 
-    async def _add(self, recipe: _Recipe, piece: RecipePiece, singles: dict[bytes, Location]) -> None:
+    async def _add(self, recipe: _Recipe, piece: RecipePiece, located: dict[bytes, Location]) -> None:
         if recipe.already or recipe.error is not None:
             return
         try:
             if not piece.more:
                 check_raw_digest(piece.blob_digest)
             if piece.spans:
-                await self._add_spans(recipe, piece.spans)
+                await self._add_spans(recipe, piece.spans, located)
             elif not piece.more and not recipe.refs and piece.size_bytes:
-                _add_single(recipe, piece, singles.get(piece.blob_digest))
+                _add_single(recipe, piece, located.get(piece.blob_digest))
         except (SizeMismatch, CorruptRecord, FormatError) as error:
             recipe.error = error
 
-    async def _add_spans(self, recipe: _Recipe, spans: Sequence[ChunkSpan]) -> None:
+    async def _add_spans(self, recipe: _Recipe, spans: Sequence[ChunkSpan], located: dict[bytes, Location]) -> None:
         if recipe.chunk_count + len(spans) > self._max_chunks:
             raise TooManyItems(
                 f"a recipe may have {self._max_chunks} chunks; cut the file into larger ones",
                 limit_name="max_chunks_per_blob",
                 limit=self._max_chunks,
             )
-        for span in spans:
-            check_raw_digest(span.digest)
-        located = await self._reader.locate(self._entity, spans)
+        check_sizes(spans, located)
         recipe.refs += pack_refs(spans)
         recipe.missing += [span.digest for span in spans if span.digest not in located][: MAX_MISSING_NAMED + 1]
-        recipe.packs.update(location.pack for location in located.values())
+        recipe.packs.update(located[span.digest].pack for span in spans if span.digest in located)
         if not recipe.missing:
             await self._reader.hash_into(recipe.hasher, spans, located)
 

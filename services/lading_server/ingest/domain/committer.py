@@ -159,7 +159,7 @@ class GroupCommitter:
                 self.fail(StorageFailed(f"pack {writer.pack} could not be synced: {result!r}"))
             else:
                 durable[writer.pack] = result
-        return None if self._failure is not None else durable
+        return durable if len(durable) == len(writers) else None
 
     async def _record(self, units: list[Unit], durable: dict[UUID, int] | None, began: float) -> None:
         if durable is None or self._failure is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from lading_server.common.errors import TooManyItems
 from lading_server.common.settings import Settings
@@ -22,6 +23,10 @@ from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.packs.storage import PackClass, PackStorage
 
+# How long a renewed session is believed, and how many of them are remembered. Far below the shortest lease.
+_RENEW_SECONDS = 0.5
+_RENEWED_SESSIONS = 10_000
+
 
 @dataclass(frozen=True)
 class Ingest:
@@ -36,14 +41,34 @@ class Ingest:
     spans: SpanReader
     content: ContentReader
     trees: TreeReader
+    # When each session was last renewed, by the monotonic clock; the oldest first.
+    _renewed: dict[tuple[str, bytes], float] = field(default_factory=dict)
 
     async def open_session(self, entity: str) -> bytes:
         """Take a lease for an uploader."""
         return await self.index.sessions.open(entity, self.settings.session_ttl_seconds)
 
     async def renew_session(self, entity: str, session: bytes) -> None:
-        """Raise SessionExpired unless the session holds; it holds for its full time again."""
+        """Raise SessionExpired unless the session holds; it holds for its full time again.
+
+        A session that was renewed a moment ago is believed: a call of the fast path comes every few megabytes. The
+        index looks again where it matters, when something is held for the session.
+        """
+        key = (entity, session)
+        now = time.monotonic()
+        renewed = self._renewed.get(key)
+        if renewed is not None and now - renewed < _RENEW_SECONDS:
+            return
+        self._renewed.pop(key, None)
         await self.index.sessions.renew(entity, session, self.settings.session_ttl_seconds)
+        self._renewed[key] = now
+        while len(self._renewed) > _RENEWED_SESSIONS:
+            del self._renewed[next(iter(self._renewed))]
+
+    async def close_session(self, entity: str, session: bytes) -> None:
+        """End a lease; one that is not there is not an error."""
+        self._renewed.pop((entity, session), None)
+        await self.index.sessions.close(entity, session)
 
     async def find_missing(self, entity: str, session: bytes, digests: Sequence[bytes]) -> list[int]:
         """Return the positions of the chunks that the entity does not have. Raises TooManyItems, SessionExpired."""
@@ -56,14 +81,13 @@ class Ingest:
     async def chunk_sink(self, entity: str, session: bytes) -> AsyncIterator[ChunkSink]:
         """Receive chunks. Raises SessionExpired."""
         await self.renew_session(entity, session)
-        keeper = SessionKeeper(self, entity, session)
         async with self.pool.lease(entity, PackClass.DATA) as lease:
             yield ChunkSink(
                 lease,
                 self.workers,
                 entity=entity,
                 session=session,
-                keep_session=keeper.touch,
+                keep_session=partial(self.renew_session, entity, session),
                 window_bytes=self.settings.window_bytes,
                 max_chunk_bytes=self.settings.max_chunk_bytes,
             )
@@ -122,21 +146,3 @@ class Ingest:
                 limit_name=limit_name,
                 limit=limit,
             )
-
-
-class SessionKeeper:
-    """Renews a stream's session now and then, so that a long upload does not lapse under way."""
-
-    def __init__(self, ingest: Ingest, entity: str, session: bytes) -> None:
-        self._ingest = ingest
-        self._entity = entity
-        self._session = session
-        # A tenth of the lease: often enough that one lost renewal does not matter.
-        self._period_seconds = ingest.settings.session_ttl_seconds / 10
-        self._renewed = time.monotonic()
-
-    async def touch(self) -> None:
-        """Renew when it is time. Raises SessionExpired."""
-        if time.monotonic() - self._renewed >= self._period_seconds:
-            await self._ingest.renew_session(self._entity, self._session)
-            self._renewed = time.monotonic()

@@ -10,7 +10,6 @@ from typing import Protocol
 from uuid import UUID
 
 from lading_server.common.errors import DiskLow, StorageFailed
-from lading_server.common.ids import uuid7
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import IndexBatch
@@ -124,7 +123,6 @@ class PackPool:
             return idle.pop()
         if self._committer.failure is not None:
             raise self._committer.failure
-        pack = uuid7()
         writer = await self._workers.run(
             PackWriter.create,
             self._storage,
@@ -132,10 +130,9 @@ class PackPool:
             writer_epoch=self._writer_epoch,
             pack_class=pack_class,
             entity=entity,
-            pack=pack,
         )
         # Before any record counts: after a crash, a pack that the index does not know holds nothing acknowledged.
-        await self._rows.add(pack, int(pack_class), entity, self._writer_epoch)
+        await self._rows.add(writer.pack, int(pack_class), entity, self._writer_epoch)
         return OpenPack(writer, self._committer, self._workers)
 
     def is_full(self, pack: OpenPack) -> bool:

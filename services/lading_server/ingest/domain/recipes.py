@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lading_format.digest import new_hasher
@@ -52,6 +52,18 @@ def encode_recipe_record(blob_digest: bytes, size_bytes: int, part: RecipeSlice)
     return _RECORD_HEAD.pack(blob_digest, size_bytes, part.start_bytes, count) + part.refs
 
 
+def check_sizes(spans: Sequence[ChunkSpan], located: Mapping[bytes, Location]) -> None:
+    """Raise SizeMismatch when a chunk that is there is not as long as its span says."""
+    for digest, size_bytes in spans:
+        location = located.get(digest)
+        if location is not None and location.raw_bytes != size_bytes:
+            raise SizeMismatch(
+                f"chunk b3:{digest.hex()} has {location.raw_bytes} bytes and the recipe says {size_bytes}",
+                expected=size_bytes,
+                actual=location.raw_bytes,
+            )
+
+
 class SpanReader:
     """Finds and reads the bytes of chunks, in order, a bounded run at a time."""
 
@@ -66,14 +78,7 @@ class SpanReader:
         Raises SizeMismatch when a chunk is not as long as its span says.
         """
         found = await self._index.chunks.locate(entity, list({span.digest for span in spans}))
-        for digest, size_bytes in spans:
-            location = found.get(digest)
-            if location is not None and location.raw_bytes != size_bytes:
-                raise SizeMismatch(
-                    f"chunk b3:{digest.hex()} has {location.raw_bytes} bytes and the recipe says {size_bytes}",
-                    expected=size_bytes,
-                    actual=location.raw_bytes,
-                )
+        check_sizes(spans, found)
         return found
 
     async def hash_into(self, hasher: BlobHasher, spans: Sequence[ChunkSpan], located: dict[bytes, Location]) -> None:

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Workers) -> int:
-    """Seal every pack that an earlier run left open, and return how many there were.
+    """Seal every pack that an earlier run left open, or forget it if nothing was durable; return how many there were.
 
     A pack that is shorter than its durable length, or damaged before it, is marked as damaged and said so: its
     chunks become missing, so that the next upload of the same bytes stores them again.
@@ -22,15 +22,14 @@ async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Work
     recovered = 0
     for row in await index.packs.open_packs():
         recovered += 1
-        if row.durable_bytes == 0:
-            await workers.run(storage.delete, row.pack)
-            await index.packs.remove(row.pack)
-            continue
         try:
             sealed = await workers.run(seal_after_crash, storage, row.pack, row.durable_bytes)
         except (CorruptRecord, PackStorageError) as error:
             _log.critical("pack %s of entity %s is damaged: %s", row.pack, row.entity, error)
             await index.packs.mark_damaged(row.pack)
             continue
-        await index.packs.mark_sealed(row.pack, sealed.total_bytes)
+        if sealed.total_bytes == 0:
+            await index.packs.remove(row.pack)
+        else:
+            await index.packs.mark_sealed(row.pack, sealed.total_bytes)
     return recovered

@@ -7,11 +7,13 @@ Glossary:
     seal       write the index of a pack's records and a trailer; nothing is appended after it
 
 Modules:
-    format     bytes to headers and back. Pure
-    storage    the interface that keeps packs
-    local      packs in a directory
-    memory     packs in memory, for tests
-    writer     one open pack
-    reader     records by location, verified; scanning a pack
-    recovery   sealing what a crash left open
+    format      bytes to headers and back. Pure
+    ids         names of packs, which only grow
+    storage     the interface that keeps packs
+    local       packs in a directory
+    descriptors its open files, kept for the next reader
+    memory      packs in memory, for tests
+    writer      one open pack
+    reader      records by location, verified; scanning a pack
+    recovery    sealing what a crash left open
 """

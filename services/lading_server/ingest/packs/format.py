@@ -10,7 +10,8 @@
                        XXH3-128 of all bytes before the trailer(16) · zero u64 · XXH3-64 of the 56 bytes before u64
 
 A header's checksum is verified before any of its lengths is believed. A record's is seeded with the pack's id, so that
-a record of another pack is never taken for one of this. The digest of every record is the BLAKE3-256 of its payload.
+a record of another pack is never taken for one of this. The digest of every record is the BLAKE3-256 of its payload,
+and its sequence number says how many records the pack has before it. Without a codec the two lengths are one.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from uuid import UUID
 
 from xxhash import xxh3_64_intdigest
 
+from lading_format.digest import DIGEST_BYTES
 from lading_server.common.errors import CorruptRecord
 
 HEADER_BYTES = 64
@@ -139,7 +141,9 @@ def decode_pack_header(data: bytes) -> PackHeader:
 
 
 def encode_record_header(header: RecordHeader, seed: int) -> bytes:
-    """Return the 64 bytes that stand before a payload."""
+    """Return the 64 bytes that stand before a payload. Raises ValueError unless the digest has 32 bytes."""
+    if len(header.digest) != DIGEST_BYTES:
+        raise ValueError(f"a record's digest has {DIGEST_BYTES} bytes and not {len(header.digest)}")
     body = _RECORD.pack(
         _RECORD_MAGIC,
         header.type,
@@ -165,6 +169,8 @@ def decode_record_header(data: bytes | memoryview, seed: int) -> RecordHeader:
     magic, kind, codec, algorithm, flags, stored, raw, xxh3, digest, sequence = _RECORD.unpack(body)
     if magic != _RECORD_MAGIC or codec != _CODEC_RAW or algorithm != _BLAKE3 or flags or kind not in _TYPES:
         raise CorruptRecord("a record has a type or codec that this server does not know; update the server")
+    if stored != raw:
+        raise CorruptRecord("a record that is not compressed has two different lengths")
     return RecordHeader(RecordType(kind), stored, raw, xxh3, digest, sequence)
 
 

@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 from lading_server.common.errors import StorageFailed
+from lading_server.ingest.packs.descriptors import ReadDescriptors
 from lading_server.ingest.packs.storage import Buffer, PackExists, PackFile, PackNotFound, ShortRead
 
 # Linux takes at most this many buffers in one writev.
 _IOV_MAX = os.sysconf("SC_IOV_MAX")
 # Read descriptors kept open: far below the usual limit of 1,024 a process, and 32 GiB of packs.
 READ_DESCRIPTORS = 128
+# Written back early when so much was appended since the last sync: as much as a group commit waits for at most, so that
+# a sync finds little to do where appends are faster than syncs.
+_WRITEBACK_BYTES = 8 << 20
 _SUFFIX = ".pack"
+# An empty file that outlives its pack. A pack has 256 MiB, so these cost next to nothing.
+_DELETED_SUFFIX = ".deleted"
 
 
 class StoreLocked(Exception):
@@ -34,11 +38,13 @@ def _failed(what: str, error: OSError) -> StorageFailed:
 class LocalPackFile:
     """One growing file. See PackFile."""
 
-    def __init__(self, path: Path, descriptor: int, length_bytes: int, *, fresh: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, length_bytes: int) -> None:
         self._path = path
         self._descriptor = descriptor
         self._length_bytes = length_bytes
-        self._name_is_durable = not fresh
+        # Everything before it was written back, or is being.
+        self._writeback_bytes = length_bytes
+        self._name_is_durable = False
         self._failure: StorageFailed | None = None
         self._closed = False
 
@@ -55,14 +61,19 @@ class LocalPackFile:
                 self._write(buffers[first : first + _IOV_MAX])
         except OSError as error:
             raise self._fail("could not write to", error) from error
+        self._begin_writeback()
 
     def sync(self) -> None:
         """Make everything appended before the call durable. Raises StorageFailed."""
         self._check()
+        # The sync writes it back. Advising it as well would drop pages that are clean by then and soon read again.
+        self._writeback_bytes = self._length_bytes
         try:
             os.fdatasync(self._descriptor)
             if not self._name_is_durable:
                 _sync_directory(self._path.parent)
+                # Whoever made the parent may not have come to sync it.
+                _sync_directory(self._path.parent.parent)
                 self._name_is_durable = True
         except OSError as error:
             raise self._fail("could not sync", error) from error
@@ -82,6 +93,15 @@ class LocalPackFile:
                 written -= len(left.pop(0))
             if left and written:
                 left[0] = memoryview(left[0])[written:]
+
+    def _begin_writeback(self) -> None:
+        begin, end = self._writeback_bytes, self._length_bytes
+        if end - begin >= _WRITEBACK_BYTES:
+            self._writeback_bytes = end
+            # Linux starts to write dirty pages back and returns; they stay in the cache. It is advice: what fails here
+            # fails in the sync too.
+            with suppress(OSError):
+                os.posix_fadvise(self._descriptor, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -105,7 +125,7 @@ class LocalPackStorage:
 
         Raises:
             StoreLocked: Another server has it.
-            OSError: It cannot be made or opened.
+            OSError: It cannot be made or opened, or its file system has no locks.
         """
         self._packs = root / "packs"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -116,23 +136,23 @@ class LocalPackStorage:
         except OSError:
             os.close(self._lock)
             raise
-        self._descriptors = _Descriptors(read_descriptors)
+        self._descriptors = ReadDescriptors(read_descriptors)
         self._closed = False
 
     def create(self, pack: UUID) -> PackFile:
-        """Make an empty pack. Raises PackExists, StorageFailed."""
+        """Make an empty pack. Raises PackExists when the id was used before; StorageFailed."""
         path = self._path(pack)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
-            if not path.parent.exists():
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                _sync_directory(self._packs)
+            if path.with_suffix(_DELETED_SUFFIX).exists():
+                raise PackExists(f"pack {pack} was made before, and deleted")
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             descriptor = os.open(path, flags, 0o600)
         except FileExistsError as error:
             raise PackExists(f"pack {pack} was made before") from error
         except OSError as error:
             raise _failed(f"could not make pack file {path}", error) from error
-        return LocalPackFile(path, descriptor, 0, fresh=True)
+        return LocalPackFile(path, descriptor, 0)
 
     def recover(self, pack: UUID, durable_bytes: int) -> PackFile:
         """Cut the pack back and open it. Raises PackNotFound, ShortRead, StorageFailed."""
@@ -149,20 +169,22 @@ class LocalPackStorage:
                 raise
         except OSError as error:
             raise _failed(f"could not cut pack file {path} back", error) from error
-        return LocalPackFile(path, descriptor, durable_bytes, fresh=True)
+        return LocalPackFile(path, descriptor, durable_bytes)
 
     def read(self, pack: UUID, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes. Raises PackNotFound, ShortRead, StorageFailed."""
-        with self._descriptors.borrow(pack, self._path(pack)) as descriptor:
-            try:
+        try:
+            with self._descriptors.borrow(pack, self._path(pack)) as descriptor:
                 data = os.pread(descriptor, length, offset)
                 while len(data) < length:
                     more = os.pread(descriptor, length - len(data), offset + len(data))
                     if not more:
                         raise ShortRead(f"pack {pack} ends at {offset + len(data)}, before {offset + length}")
                     data += more
-            except OSError as error:
-                raise _failed(f"could not read pack {pack}", error) from error
+        except FileNotFoundError as error:
+            raise PackNotFound(f"there is no pack {pack}") from error
+        except OSError as error:
+            raise _failed(f"could not read pack {pack}", error) from error
         return data
 
     def size(self, pack: UUID) -> int:
@@ -173,22 +195,29 @@ class LocalPackStorage:
             raise PackNotFound(f"there is no pack {pack}") from error
 
     def delete(self, pack: UUID) -> None:
-        """Remove the pack durably. Raises StorageFailed."""
-        self._descriptors.forget(pack)
+        """Remove the pack durably, and keep its id from being used again. Raises StorageFailed."""
         path = self._path(pack)
         try:
-            with suppress(FileNotFoundError):
-                path.unlink()
+            if path.exists():
+                # Durable before the pack goes: a crash between the two leaves both and never neither.
+                path.with_suffix(_DELETED_SUFFIX).touch(mode=0o600)
+                _sync_directory(path.parent)
+                path.unlink(missing_ok=True)
             if path.parent.exists():
                 _sync_directory(path.parent)
         except OSError as error:
             raise _failed(f"could not delete pack file {path}", error) from error
+        finally:
+            self._descriptors.forget(pack)
 
     def packs(self) -> Iterator[UUID]:
         """Yield the ids of all packs."""
         for path in self._packs.glob(f"*/*{_SUFFIX}"):
-            with suppress(ValueError):  # not one of ours: somebody else's file is left alone
-                yield UUID(hex=path.name.removesuffix(_SUFFIX))
+            with suppress(ValueError):
+                pack = UUID(hex=path.stem)
+                # UUID takes dashes and braces too. What has another name is not ours and is left alone.
+                if path == self._path(pack):
+                    yield pack
 
     def free_bytes(self) -> int:
         """Return how many bytes a process that is not root could still write."""
@@ -207,78 +236,30 @@ class LocalPackStorage:
         return self._packs / pack.hex[-2:] / f"{pack.hex}{_SUFFIX}"
 
 
-class _Descriptors:
-    """Open read descriptors, least recently used first. One that is in use is never closed under its reader."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._idle: OrderedDict[UUID, list[int]] = OrderedDict()
-        self._count = 0
-
-    @contextmanager
-    def borrow(self, pack: UUID, path: Path) -> Iterator[int]:
-        """Give a descriptor to one reader. Raises PackNotFound, StorageFailed."""
-        with self._lock:
-            idle = self._idle.get(pack)
-            descriptor = idle.pop() if idle else None
-            if descriptor is not None:
-                self._count -= 1
-        if descriptor is None:
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError as error:
-                raise PackNotFound(f"there is no pack {pack}") from error
-            except OSError as error:
-                raise _failed(f"could not open pack file {path}", error) from error
-        try:
-            yield descriptor
-        finally:
-            self._give_back(pack, descriptor)
-
-    def forget(self, pack: UUID) -> None:
-        """Close the idle descriptors of a pack."""
-        with self._lock:
-            closing = self._idle.pop(pack, [])
-            self._count -= len(closing)
-        for descriptor in closing:
-            os.close(descriptor)
-
-    def close(self) -> None:
-        """Close all. Readers must have ended."""
-        for pack in list(self._idle):
-            self.forget(pack)
-
-    def _give_back(self, pack: UUID, descriptor: int) -> None:
-        closing: list[int] = []
-        with self._lock:
-            self._idle.setdefault(pack, []).append(descriptor)
-            self._idle.move_to_end(pack)
-            self._count += 1
-            while self._count > self._limit:
-                oldest = next(iter(self._idle))
-                closing.append(self._idle[oldest].pop())
-                self._count -= 1
-                if not self._idle[oldest]:
-                    del self._idle[oldest]
-        for unused in closing:
-            os.close(unused)
-
-
 def _lock(path: Path) -> int:
-    """Take the directory's lock, and write into it who has it. Raises StoreLocked."""
+    """Take the directory's lock, and write into it who has it. Raises StoreLocked, OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
+        _flock(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "another process"
         raise StoreLocked(
             f"{path.parent} is in use by the server with process id {holder}; stop that one, or give another --data"
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
+    except OSError as error:
+        # A network file system without locks, for example. With the name of the file, so that the operator can look.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync_directory(path: Path) -> None:

@@ -13,9 +13,10 @@ from lading_server.ingest.packs.storage import Buffer, PackExists, PackFile, Pac
 class MemoryPackFile:
     """One growing byte array. See PackFile."""
 
-    def __init__(self, data: bytearray) -> None:
-        self.data = data
-        self.durable = bytes(data)
+    def __init__(self, durable: bytes | None) -> None:
+        self.data = bytearray(durable or b"")
+        # None: not even the name is durable.
+        self.durable = durable
         self._closed = False
 
     @property
@@ -49,13 +50,14 @@ class MemoryPackStorage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._files: dict[UUID, MemoryPackFile] = {}
+        self._deleted: set[UUID] = set()
 
     def create(self, pack: UUID) -> PackFile:
         """Make an empty pack. Raises PackExists."""
         with self._lock:
-            if pack in self._files:
+            if pack in self._files or pack in self._deleted:
                 raise PackExists(f"pack {pack} was made before")
-            self._files[pack] = MemoryPackFile(bytearray())
+            self._files[pack] = MemoryPackFile(None)
             return self._files[pack]
 
     def recover(self, pack: UUID, durable_bytes: int) -> PackFile:
@@ -64,7 +66,7 @@ class MemoryPackStorage:
         if old.length_bytes < durable_bytes:
             raise ShortRead(f"pack {pack} has {old.length_bytes} bytes, and {durable_bytes} were durable")
         with self._lock:
-            self._files[pack] = MemoryPackFile(old.data[:durable_bytes])
+            self._files[pack] = MemoryPackFile(bytes(old.data[:durable_bytes]))
             return self._files[pack]
 
     def read(self, pack: UUID, offset: int, length: int) -> bytes:
@@ -79,9 +81,10 @@ class MemoryPackStorage:
         return self._file(pack).length_bytes
 
     def delete(self, pack: UUID) -> None:
-        """Remove the pack."""
+        """Remove the pack, and keep its id from being used again."""
         with self._lock:
-            self._files.pop(pack, None)
+            if self._files.pop(pack, None) is not None:
+                self._deleted.add(pack)
 
     def packs(self) -> Iterator[UUID]:
         """Yield the ids of all packs."""
@@ -95,10 +98,13 @@ class MemoryPackStorage:
         """Do nothing: a test looks at the packs afterwards."""
 
     def crash(self) -> None:
-        """Lose everything that was not synced."""
+        """Lose everything that was not synced. Whoever still holds an open pack can do nothing with it."""
         with self._lock:
-            for pack, file in self._files.items():
-                self._files[pack] = MemoryPackFile(bytearray(file.durable))
+            before, self._files = self._files, {}
+            for pack, file in before.items():
+                file.close()
+                if file.durable is not None:
+                    self._files[pack] = MemoryPackFile(file.durable)
 
     def corrupt(self, pack: UUID, offset: int) -> None:
         """Flip a bit, as a disk would."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
@@ -53,28 +55,32 @@ class _Run(NamedTuple):
 def read_payloads(storage: PackStorage, locations: Sequence[Location], digests: Sequence[bytes]) -> list[memoryview]:
     """Return the payloads of records, in the order that was asked for; neighbours are read together.
 
-    Raises CorruptRecord when a header or a payload does not have its checksum, or a record is not the one that was
-    expected; the metadata says which.
+    Raises:
+        CorruptRecord: A header or a payload does not have its checksum, or a record is not the one that was expected,
+            or the pack is gone or short; the metadata says which.
+        ValueError: There are not as many digests as locations.
     """
+    if len(locations) != len(digests):
+        raise ValueError(f"{len(locations)} locations need as many digests, and there are {len(digests)}")
     payloads: list[memoryview] = [memoryview(b"")] * len(locations)
     for run in _runs(locations):
         data = memoryview(_read(storage, run))
         seed = header_seed(run.pack)
         for position in run.positions:
-            location = locations[position]
-            at = location.offset - run.begin
-            payloads[position] = _verified(data, at, location, digests[position], seed)
+            payloads[position] = _expected(data, run.begin, locations[position], digests[position], seed)
     return payloads
 
 
 def _runs(locations: Sequence[Location]) -> Iterator[_Run]:
     run: _Run | None = None
-    for position, location in enumerate(locations):
+    # By place: neighbours are found in whatever order they are asked for.
+    for position in sorted(range(len(locations)), key=lambda each: (locations[each].pack.int, locations[each].offset)):
+        location = locations[position]
         end = location.offset + HEADER_BYTES + location.stored_bytes
         if (
             run is not None
             and location.pack == run.pack
-            and run.begin <= location.offset <= run.end + _GAP_BYTES
+            and location.offset <= run.end + _GAP_BYTES
             and end - run.begin <= _RUN_BYTES
         ):
             run.positions.append(position)
@@ -94,14 +100,14 @@ def _read(storage: PackStorage, run: _Run) -> bytes:
         raise CorruptRecord(f"{error}; tell the operator", pack=run.pack, offset=run.begin) from error
 
 
-def _verified(data: memoryview, at: int, location: Location, digest: bytes, seed: int) -> memoryview:
+def _expected(data: memoryview, begin: int, location: Location, digest: bytes, seed: int) -> memoryview:
+    """Return the payload of one record of a run, if it is the one that was asked for."""
+    at = location.offset - begin
     try:
         header = decode_record_header(data[at : at + HEADER_BYTES], seed)
         if header.digest != digest or header.stored_bytes != location.stored_bytes:
             raise CorruptRecord("another record is where this one should be")
-        payload = data[at + HEADER_BYTES : at + HEADER_BYTES + header.stored_bytes]
-        if xxh3_64(payload) != header.xxh3:
-            raise CorruptRecord("the payload does not have its checksum")
+        return _payload(data, at, header)
     except CorruptRecord as error:
         raise CorruptRecord(
             f"record b3:{digest.hex()} at {location.offset} of pack {location.pack} is damaged: {error.message}; "
@@ -109,39 +115,60 @@ def _verified(data: memoryview, at: int, location: Location, digest: bytes, seed
             pack=location.pack,
             offset=location.offset,
         ) from error
+
+
+def _payload(data: memoryview, at: int, header: RecordHeader) -> memoryview:
+    payload = data[at + HEADER_BYTES : at + HEADER_BYTES + header.stored_bytes]
+    if xxh3_64(payload) != header.xxh3:
+        raise CorruptRecord("the payload does not have its checksum")
     return payload
+
+
+@contextmanager
+def _placed(pack: UUID, offset: int) -> Iterator[None]:
+    """Say of whatever is found damaged inside where it is."""
+    try:
+        yield
+    except CorruptRecord as error:
+        raise CorruptRecord(f"pack {pack} at {offset}: {error.message}", pack=pack, offset=offset) from error
 
 
 def read_pack_header(storage: PackStorage, pack: UUID) -> PackHeader:
     """Return a pack's header. Raises CorruptRecord, PackNotFound, ShortRead."""
-    header = decode_pack_header(storage.read(pack, 0, HEADER_BYTES))
-    if header.pack != pack:
-        raise CorruptRecord(f"pack {pack} has the header of pack {header.pack}", pack=pack)
+    data = storage.read(pack, 0, HEADER_BYTES)
+    with _placed(pack, 0):
+        header = decode_pack_header(data)
+        if header.pack != pack:
+            raise CorruptRecord(f"this is the header of pack {header.pack}")
     return header
 
 
 def scan_records(storage: PackStorage, pack: UUID, upto_bytes: int) -> Iterator[ScannedRecord]:
-    """Walk through a pack's records, verifying headers and payloads, up to a length.
+    """Walk through a pack's records, verifying headers, payloads and their order, up to a length.
 
-    Raises CorruptRecord where one is damaged or does not end at or before `upto_bytes`; PackNotFound, ShortRead.
+    Raises CorruptRecord where one is damaged, stands where another should, or does not end at or before `upto_bytes`;
+    PackNotFound, ShortRead.
     """
     seed = header_seed(pack)
     offset = HEADER_BYTES
     data, begin = memoryview(b""), offset
-    while offset < upto_bytes:
-        if offset + HEADER_BYTES > upto_bytes:
-            raise CorruptRecord(f"pack {pack} has a torn record at {offset}", pack=pack, offset=offset)
-        if offset + HEADER_BYTES > begin + len(data):
-            data, begin = _window(storage, pack, offset, upto_bytes, _RUN_BYTES), offset
-        header = decode_record_header(data[offset - begin :][:HEADER_BYTES], seed)
-        end = offset + record_span(header.stored_bytes)
-        if end > upto_bytes:
-            raise CorruptRecord(f"pack {pack} has a torn record at {offset}", pack=pack, offset=offset)
-        if end > begin + len(data):
-            data, begin = _window(storage, pack, offset, upto_bytes, max(_RUN_BYTES, end - offset)), offset
-        payload = data[offset - begin + HEADER_BYTES :][: header.stored_bytes]
-        if xxh3_64(payload) != header.xxh3:
-            raise CorruptRecord(f"the record at {offset} of pack {pack} is damaged", pack=pack, offset=offset)
+    for sequence in count():
+        if offset >= upto_bytes:
+            return
+        with _placed(pack, offset):
+            if offset + HEADER_BYTES > upto_bytes:
+                raise CorruptRecord("a torn record: it has not even a header")
+            if offset + HEADER_BYTES > begin + len(data):
+                data, begin = _window(storage, pack, offset, upto_bytes, _RUN_BYTES), offset
+            header = decode_record_header(data[offset - begin :][:HEADER_BYTES], seed)
+            if header.sequence != sequence:
+                raise CorruptRecord(f"record {header.sequence} stands where number {sequence} should")
+            end = offset + record_span(header.stored_bytes)
+            if end > upto_bytes:
+                raise CorruptRecord(f"a torn record: it ends at {end}, after {upto_bytes}")
+            if end > begin + len(data):
+                data, begin = _window(storage, pack, offset, upto_bytes, max(_RUN_BYTES, end - offset)), offset
+            payload = _payload(data, offset - begin, header)
         yield ScannedRecord(offset, header, payload)
         offset = end
 
@@ -153,31 +180,24 @@ def _window(storage: PackStorage, pack: UUID, offset: int, upto_bytes: int, leng
 def read_trailer(storage: PackStorage, pack: UUID) -> Trailer:
     """Return a sealed pack's trailer. Raises CorruptRecord when it is not sealed; PackNotFound."""
     size_bytes = storage.size(pack)
-    if size_bytes < 2 * HEADER_BYTES:
-        raise CorruptRecord(f"pack {pack} has no trailer", pack=pack)
-    return decode_trailer(storage.read(pack, size_bytes - HEADER_BYTES, HEADER_BYTES))
+    offset = max(0, size_bytes - HEADER_BYTES)
+    with _placed(pack, offset):
+        if size_bytes < 2 * HEADER_BYTES:
+            raise CorruptRecord(f"{size_bytes} bytes are too short for a pack with a trailer")
+        return decode_trailer(storage.read(pack, offset, HEADER_BYTES))
 
 
 def read_index(storage: PackStorage, pack: UUID) -> list[IndexEntry]:
     """Return where a sealed pack's records are, sorted by digest. Raises CorruptRecord, PackNotFound."""
     trailer = read_trailer(storage, pack)
-    if trailer.index_offset + 2 * HEADER_BYTES > storage.size(pack):
-        raise CorruptRecord(f"the trailer of pack {pack} points outside of it", pack=pack)
-    records = scan_from(storage, pack, trailer.index_offset, storage.size(pack) - HEADER_BYTES)
-    if records.header.type is not RecordType.INDEX:
-        raise CorruptRecord(f"the trailer of pack {pack} does not point at its index", pack=pack)
-    return list(decode_index(records.payload))
-
-
-def scan_from(storage: PackStorage, pack: UUID, offset: int, upto_bytes: int) -> ScannedRecord:
-    """Return the one record between two offsets. Raises CorruptRecord."""
-    header = decode_record_header(storage.read(pack, offset, HEADER_BYTES), header_seed(pack))
-    if offset + record_span(header.stored_bytes) != upto_bytes:
-        raise CorruptRecord(f"the record at {offset} of pack {pack} does not end where it should", pack=pack)
-    payload = memoryview(storage.read(pack, offset + HEADER_BYTES, header.stored_bytes))
-    if xxh3_64(payload) != header.xxh3:
-        raise CorruptRecord(f"the record at {offset} of pack {pack} is damaged", pack=pack, offset=offset)
-    return ScannedRecord(offset, header, payload)
+    offset, end = trailer.index_offset, storage.size(pack) - HEADER_BYTES
+    with _placed(pack, offset):
+        if offset + HEADER_BYTES > end:
+            raise CorruptRecord("the trailer says that the index is here, and no record fits")
+        header = decode_record_header(storage.read(pack, offset, HEADER_BYTES), header_seed(pack))
+        if header.type is not RecordType.INDEX or offset + record_span(header.stored_bytes) != end:
+            raise CorruptRecord("the trailer says that the index is here, and it is another record")
+        return list(decode_index(_payload(memoryview(storage.read(pack, offset, end - offset)), 0, header)))
 
 
 def verify_pack(storage: PackStorage, pack: UUID) -> Trailer:
@@ -189,5 +209,5 @@ def verify_pack(storage: PackStorage, pack: UUID) -> Trailer:
     for offset in range(0, end, _RUN_BYTES):
         whole.update(storage.read(pack, offset, min(_RUN_BYTES, end - offset)))
     if whole.digest() != trailer.xxh3_128:
-        raise CorruptRecord(f"pack {pack} does not have its checksum", pack=pack)
+        raise CorruptRecord(f"pack {pack} does not have its checksum", pack=pack, offset=0)
     return trailer

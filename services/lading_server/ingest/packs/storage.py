@@ -22,7 +22,7 @@ class PackStorageError(Exception):
 
 
 class PackExists(PackStorageError):
-    """A pack of this id was made before. Ids are never reused."""
+    """A pack of this id was made before, and may be deleted by now. Ids are never reused."""
 
 
 class PackNotFound(PackStorageError):
@@ -54,7 +54,10 @@ class PackFile(Protocol):
         """
 
     def close(self) -> None:
-        """Let go of the pack. What was not synced may be lost. Calling it again does nothing."""
+        """Let go of the pack. What was not synced may be lost. Calling it again does nothing.
+
+        Nothing may append or sync meanwhile; afterwards both raise StorageFailed.
+        """
 
 
 class PackStorage(Protocol):
@@ -65,7 +68,10 @@ class PackStorage(Protocol):
     """
 
     def create(self, pack: UUID) -> PackFile:
-        """Make an empty pack. Raises PackExists; StorageFailed when it cannot be made."""
+        """Make an empty pack; its name is durable after its first sync.
+
+        Raises PackExists when there is one, or was one that is deleted; StorageFailed when it cannot be made.
+        """
 
     def recover(self, pack: UUID, durable_bytes: int) -> PackFile:
         """Discard everything after `durable_bytes` and open the pack there.
@@ -83,7 +89,10 @@ class PackStorage(Protocol):
         """Return the pack's length in bytes. Raises PackNotFound."""
 
     def delete(self, pack: UUID) -> None:
-        """Remove the pack durably. One that is not there is not an error. Raises StorageFailed."""
+        """Remove the pack durably, and keep its id from being used again. Raises StorageFailed.
+
+        One that is not there is not an error. A read that has begun may still get the bytes.
+        """
 
     def packs(self) -> Iterator[UUID]:
         """Yield the ids of all packs, in no order."""

@@ -10,6 +10,7 @@ from uuid import UUID
 from xxhash import xxh3_128
 
 from lading_format.digest import blake3_digest, xxh3_64
+from lading_server.common.errors import StorageFailed
 from lading_server.ingest.packs.format import (
     IndexEntry,
     PackHeader,
@@ -24,6 +25,7 @@ from lading_server.ingest.packs.format import (
     padding_of,
     record_span,
 )
+from lading_server.ingest.packs.ids import uuid7
 from lading_server.ingest.packs.storage import Buffer, PackClass, PackFile, PackStorage
 
 _PADDING = tuple(bytes(length) for length in range(8))
@@ -50,8 +52,11 @@ class Location(NamedTuple):
 class PackWriter:
     """Appends records to one pack.
 
-    One thread appends at a time. Another may sync meanwhile: what was appended before `sync` was called is durable
-    when it returns, and what is appended during it may or may not be.
+    Appends take turns. Another thread may sync meanwhile: what was appended before `sync` was called is durable when it
+    returns, and what is appended during it may or may not be.
+
+    Invariant: the hash and the entries have seen exactly what the file has, in order. An append that was cut short ends
+    that, so the pack takes nothing more; what is whole can still be synced.
 
     Memory: about 200 bytes a record until the pack is sealed; a pack of 256 MiB of the smallest records that come in
     bulk (tiny files of 1 KiB) has 250,000 of them.
@@ -66,6 +71,9 @@ class PackWriter:
         self._payload_bytes = 0
         # Ends with a whole record, also while another thread is in the middle of an append.
         self._whole_bytes = file.length_bytes
+        self._failure: StorageFailed | None = None
+        # Taken in this order where both are needed.
+        self._append_lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self.pack = pack
 
@@ -78,13 +86,21 @@ class PackWriter:
         writer_epoch: int,
         pack_class: PackClass,
         entity: str,
-        pack: UUID,
+        pack: UUID | None = None,
     ) -> Self:
-        """Make a pack and write its header and its owner. Raises PackExists, StorageFailed."""
+        """Make a pack, of a fresh id unless one is given, and write its header and its owner.
+
+        Raises PackExists, StorageFailed.
+        """
+        pack = pack or uuid7()
         writer = cls(storage.create(pack), pack)
-        writer.append_raw(encode_pack_header(PackHeader(pack_class, pack, store_id, writer_epoch)))
         owner = entity.encode()
-        writer.append([NewRecord(RecordType.OWNER, blake3_digest(owner), owner, None)])
+        try:
+            writer._append_bytes(encode_pack_header(PackHeader(pack_class, pack, store_id, writer_epoch)))
+            writer.append([NewRecord(RecordType.OWNER, blake3_digest(owner), owner, None)])
+        except BaseException:
+            writer.abandon()
+            raise
         return writer
 
     @property
@@ -97,32 +113,23 @@ class PackWriter:
         """How many records it has."""
         return len(self._entries)
 
-    def append(self, records: Sequence[NewRecord]) -> list[Location]:
-        """Append records in order and return where they are. Raises StorageFailed: the pack takes nothing more."""
-        buffers: list[Buffer] = []
-        entries: list[IndexEntry] = []
-        offset = self._file.length_bytes
-        for kind, digest, payload, xxh3 in records:
-            length = len(payload)
-            checksum = xxh3_64(payload) if xxh3 is None else xxh3
-            sequence = len(self._entries) + len(entries)
-            header = RecordHeader(kind, length, length, checksum, digest, sequence)
-            buffers += (encode_record_header(header, self._seed), payload, _PADDING[padding_of(length)])
-            entries.append(IndexEntry(digest, offset, length, length, kind))
-            offset += record_span(length)
-        self._file.append([buffer for buffer in buffers if len(buffer)])
-        for buffer in buffers:
-            self._hash.update(buffer)
-        self._entries += entries
-        self._payload_bytes += sum(entry.raw_bytes for entry in entries)
-        self._whole_bytes = self._file.length_bytes
-        return [Location(self.pack, entry.offset, entry.stored_bytes, entry.raw_bytes) for entry in entries]
+    @property
+    def payload_bytes(self) -> int:
+        """How many bytes the payloads of these records have."""
+        return self._payload_bytes
 
-    def append_raw(self, data: Buffer) -> None:
-        """Append bytes that are no record: a pack's header."""
-        self._file.append([data])
-        self._hash.update(data)
-        self._whole_bytes = self._file.length_bytes
+    def append(self, records: Sequence[NewRecord]) -> list[Location]:
+        """Append records in order and return where they are.
+
+        Raises:
+            StorageFailed: The disk refused, or refused before; the pack takes nothing more.
+            ValueError: A digest has the wrong length; nothing was written.
+        """
+        with self._append_lock:
+            entries = self._append_records(records)
+            self._entries += entries
+            self._payload_bytes += sum(entry.raw_bytes for entry in entries)
+        return [Location(self.pack, entry.offset, entry.stored_bytes, entry.raw_bytes) for entry in entries]
 
     def adopt(self, data: Buffer, entries: Sequence[IndexEntry]) -> None:
         """Take over what the pack has already, in order: its bytes for the hash, its records for the index."""
@@ -138,22 +145,56 @@ class PackWriter:
             return length
 
     def seal(self) -> int:
-        """Write index and trailer, sync, close, and return the final length. Raises StorageFailed."""
-        payload = encode_index(self._entries)
-        (index,) = self._append_index(payload)
-        trailer = Trailer(index.offset, len(self._entries), self._payload_bytes, self._hash.digest())
-        self.append_raw(encode_trailer(trailer))
-        length = self.sync()
-        self._file.close()
-        return length
+        """Write index and trailer, sync, and return the final length. Raises StorageFailed; closes in any case."""
+        with self._append_lock:
+            try:
+                # The index does not list itself.
+                payload = encode_index(self._entries)
+                (index,) = self._append_records([NewRecord(RecordType.INDEX, blake3_digest(payload), payload, None)])
+                trailer = Trailer(index.offset, len(self._entries), self._payload_bytes, self._hash.digest())
+                self._append_bytes(encode_trailer(trailer))
+                return self.sync()
+            finally:
+                self._close()
 
     def abandon(self) -> None:
-        """Close the pack unsealed."""
-        self._file.close()
+        """Close the pack unsealed, when an append or a sync that runs has ended."""
+        with self._append_lock:
+            self._close()
 
-    def _append_index(self, payload: bytes) -> list[Location]:
-        # The index does not list itself.
-        entries, payload_bytes = list(self._entries), self._payload_bytes
-        location = self.append([NewRecord(RecordType.INDEX, blake3_digest(payload), payload, None)])
-        self._entries, self._payload_bytes = entries, payload_bytes
-        return location
+    def _close(self) -> None:
+        with self._sync_lock:
+            self._file.close()
+
+    def _append_records(self, records: Sequence[NewRecord]) -> list[IndexEntry]:
+        buffers: list[Buffer] = []
+        entries: list[IndexEntry] = []
+        offset = self._file.length_bytes
+        for kind, digest, payload, xxh3 in records:
+            length = len(payload)
+            checksum = xxh3_64(payload) if xxh3 is None else xxh3
+            sequence = len(self._entries) + len(entries)
+            header = RecordHeader(kind, length, length, checksum, digest, sequence)
+            buffers += (encode_record_header(header, self._seed), payload, _PADDING[padding_of(length)])
+            entries.append(IndexEntry(digest, offset, length, length, kind))
+            offset += record_span(length)
+        self._append_bytes(*buffers)
+        return entries
+
+    def _append_bytes(self, *buffers: Buffer) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._file.append([buffer for buffer in buffers if len(buffer)])
+            for buffer in buffers:
+                self._hash.update(buffer)
+        except StorageFailed as error:
+            self._failure = error
+            raise
+        except BaseException as error:
+            self._failure = StorageFailed(
+                f"an append to pack {self.pack} was cut short by {error!r}, and it takes nothing more; "
+                "start the server again"
+            )
+            raise
+        self._whole_bytes = self._file.length_bytes

@@ -67,7 +67,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self, request: chunks_pb2.CloseSessionRequest, context: Context
     ) -> chunks_pb2.CloseSessionResponse:
         entity = check_entity(request.entity)
-        await self._ingest.index.sessions.close(entity, parse_session(request.session_id))
+        await self._ingest.close_session(entity, parse_session(request.session_id))
         return chunks_pb2.CloseSessionResponse()
 
     async def FindMissingChunks(
@@ -115,7 +115,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             parts = message.parts
         intake.finish()
 
-    async def PutTree(  # type: ignore[override]  # the stubs know only iterators that can be both
+    async def PutTree(
         self, requests: AsyncIterator[trees_pb2.PutTreeRequest], context: Context
     ) -> trees_pb2.PutTreeResponse:
         messages = progress(requests, self._idle_seconds)
@@ -180,7 +180,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         async for pieces in one_ahead(self._ingest.content.read(entity, ranges)):
             await write_with_deadline(context, convert.pieces_to_proto(pieces), self._idle_seconds)
 
-    async def UploadFile(  # type: ignore[override]  # the stubs know only iterators that can be both
+    async def UploadFile(
         self, requests: AsyncIterator[files_pb2.UploadFileRequest], context: Context
     ) -> files_pb2.UploadFileResponse:
         messages = progress(requests, self._idle_seconds)

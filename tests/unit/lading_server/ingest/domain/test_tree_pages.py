@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -28,14 +29,14 @@ entries = st.one_of(
 )
 
 
-def pages_of(tree: list[TreeEntry]) -> list[TreePage]:
+def pages_of(tree: Sequence[TreeEntry]) -> list[TreePage]:
     builder = PageBuilder()
     pages = [page for entry in tree if (page := builder.add(entry)) is not None]
     last = builder.finish()
     return pages if last is None else [*pages, last]
 
 
-def tree_of(count: int) -> list[TreeEntry]:
+def tree_of(count: int) -> list[FileEntry]:
     rng = random.Random(3)
     return [FileEntry(f"images/{index:07}.png", rng.randbytes(32), index, False) for index in range(count)]
 

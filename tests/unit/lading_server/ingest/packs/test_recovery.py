@@ -1,0 +1,159 @@
+"""After a crash, wherever it hit: everything durable is there, nothing else, and the pack is sealed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from lading_server.common.errors import CorruptRecord, StorageFailed
+from lading_server.ingest.packs.format import HEADER_BYTES
+from lading_server.ingest.packs.local import LocalPackStorage
+from lading_server.ingest.packs.memory import MemoryPackStorage
+from lading_server.ingest.packs.reader import read_index, read_payloads, scan_records, verify_pack
+from lading_server.ingest.packs.recovery import SealedPack, seal_after_crash
+from lading_server.ingest.packs.storage import PackNotFound, ShortRead
+
+from .samples import open_pack, pack_of, payloads, records
+
+CONTENTS = payloads()
+
+
+def test_a_crash_after_any_record_keeps_what_was_durable_and_nothing_else() -> None:
+    for durable_count in range(len(CONTENTS) + 1):
+        storage = MemoryPackStorage()
+        writer = open_pack(storage)
+        locations = writer.append(records(CONTENTS[:durable_count]))
+        durable_bytes = writer.sync()
+        writer.append(records(CONTENTS[durable_count:]))
+        storage.crash()
+        sealed = seal_after_crash(storage, writer.pack, durable_bytes)
+        assert sealed == SealedPack(storage.size(writer.pack), durable_count + 1)
+        verify_pack(storage, writer.pack)
+        assert len(read_index(storage, writer.pack)) == durable_count + 1
+        digests = [record.digest for record in records(CONTENTS[:durable_count])]
+        assert read_payloads(storage, locations, digests) == CONTENTS[:durable_count]
+
+
+def test_a_tail_torn_at_any_byte_is_cut_off(tmp_path: Path) -> None:
+    storage = LocalPackStorage(tmp_path / "store")
+    writer, _ = pack_of(storage, [b"durable"])
+    durable_bytes = writer.sync()
+    writer.append(records([b"not yet"]))
+    whole = storage.read(writer.pack, 0, writer.length_bytes)
+    writer.abandon()
+    for length in range(durable_bytes, len(whole) + 1):
+        file = storage.recover(writer.pack, durable_bytes)
+        file.append([whole[durable_bytes:length]])
+        file.close()
+        assert seal_after_crash(storage, writer.pack, durable_bytes).record_count == 2
+        verify_pack(storage, writer.pack)
+    storage.close()
+
+
+def test_a_crash_at_any_byte_of_sealing_is_repaired_and_repairing_twice_changes_nothing() -> None:
+    storage = MemoryPackStorage()
+    writer, _ = pack_of(storage, CONTENTS)
+    durable_bytes = writer.length_bytes
+    total_bytes = writer.seal()
+    sealed = storage.read(writer.pack, 0, total_bytes)
+    for length in range(durable_bytes, total_bytes + 1, 8):
+        file = storage.recover(writer.pack, durable_bytes)
+        file.append([sealed[durable_bytes:length]])
+        assert seal_after_crash(storage, writer.pack, durable_bytes).total_bytes == total_bytes
+        assert storage.read(writer.pack, 0, total_bytes) == sealed
+    assert seal_after_crash(storage, writer.pack, durable_bytes).total_bytes == total_bytes
+    assert storage.read(writer.pack, 0, total_bytes) == sealed
+
+
+def test_garbage_after_the_durable_length_does_not_matter() -> None:
+    storage = MemoryPackStorage()
+    writer, _ = pack_of(storage, CONTENTS)
+    durable_bytes = writer.length_bytes
+    file = storage.recover(writer.pack, durable_bytes)
+    file.append([b"\xff" * 1000])
+    assert seal_after_crash(storage, writer.pack, durable_bytes).record_count == len(CONTENTS) + 1
+    verify_pack(storage, writer.pack)
+
+
+def test_a_pack_of_which_nothing_is_durable_is_deleted() -> None:
+    storage = MemoryPackStorage()
+    writer = open_pack(storage)
+    assert seal_after_crash(storage, writer.pack, 0) == SealedPack(0, 0)
+    assert list(storage.packs()) == []
+    # Not even its name survived, or the crash came after the delete.
+    assert seal_after_crash(storage, writer.pack, 0) == SealedPack(0, 0)
+
+
+def test_a_crash_loses_the_bytes_and_the_packs_that_were_not_synced() -> None:
+    storage = MemoryPackStorage()
+    synced, _ = pack_of(storage, [b"durable"])
+    never_synced = open_pack(storage)
+    durable_bytes = synced.length_bytes
+    synced.append(records([b"lost"]))
+    storage.crash()
+    assert storage.size(synced.pack) == durable_bytes
+    with pytest.raises(PackNotFound):
+        storage.size(never_synced.pack)
+    with pytest.raises(StorageFailed):
+        synced.append(records([b"from before the crash"]))
+
+
+@pytest.mark.parametrize("durable_bytes", [1, 32, HEADER_BYTES])
+def test_a_durable_length_before_the_first_record_cuts_nothing(durable_bytes: int) -> None:
+    storage = MemoryPackStorage()
+    writer, _ = pack_of(storage, CONTENTS)
+    with pytest.raises(CorruptRecord, match="before its first record"):
+        seal_after_crash(storage, writer.pack, durable_bytes)
+    assert storage.size(writer.pack) == writer.length_bytes
+
+
+def test_damage_before_the_durable_length_is_told_and_nothing_is_cut() -> None:
+    storage = MemoryPackStorage()
+    writer, locations = pack_of(storage, CONTENTS)
+    durable_bytes = writer.length_bytes
+    writer.append(records([b"not yet"]))
+    storage.corrupt(writer.pack, locations[3].offset + HEADER_BYTES)
+    before = storage.read(writer.pack, 0, writer.length_bytes)
+    with pytest.raises(CorruptRecord) as caught:
+        seal_after_crash(storage, writer.pack, durable_bytes)
+    assert caught.value.metadata["offset"] == str(locations[3].offset)
+    assert storage.read(writer.pack, 0, len(before)) == before
+
+
+def test_a_pack_shorter_than_what_was_durable_is_told() -> None:
+    storage = MemoryPackStorage()
+    writer, _ = pack_of(storage, CONTENTS)
+    with pytest.raises(ShortRead):
+        seal_after_crash(storage, writer.pack, writer.length_bytes + 800)
+    with pytest.raises(PackNotFound):
+        seal_after_crash(storage, open_pack(MemoryPackStorage()).pack, 64)
+
+
+def test_a_pack_whose_sync_failed_is_sealed_at_its_last_good_length(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = LocalPackStorage(tmp_path / "store")
+    writer, locations = pack_of(storage, CONTENTS)
+    durable_bytes = writer.sync()
+    writer.append(records([b"lost"]))
+
+    def refuse(_descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", refuse)
+        with pytest.raises(StorageFailed):
+            writer.sync()
+    writer.abandon()
+    storage.close()
+    again = LocalPackStorage(tmp_path / "store")
+    seal_after_crash(again, writer.pack, durable_bytes)
+    verify_pack(again, writer.pack)
+    assert read_payloads(again, locations, [record.digest for record in records(CONTENTS)]) == CONTENTS
+    index = read_index(again, writer.pack)
+    assert len(index) == len(CONTENTS) + 1
+    assert sum(1 for _ in scan_records(again, writer.pack, durable_bytes)) == len(index)
+    again.close()
