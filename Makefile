@@ -62,8 +62,8 @@ proto-check: ## Fail when sdk/lading_proto is not what `make proto` makes
 	$(MAKE) --no-print-directory proto
 	diff -r --exclude=__pycache__ .tools/committed sdk/lading_proto
 
-bench: env ## Measure the project alone: seconds, MB/s and memory, in a few minutes
-	$(BIN)/python -m tests.bench
+bench: env ## Measure the project alone; BENCH="--parts registry --versions 1000" for less
+	$(BIN)/python -m tests.bench $(BENCH)
 
 # The SDK runs inside other people's environments: every protobuf that it says it supports, with the oldest grpcio
 # that has a wheel for this Python.
@@ -77,7 +77,7 @@ test-protobufs: $(PROTOBUFS:%=.tools/protobuf-%/.passed) ## Run the SDK under ea
 	.tools/protobuf-$*/bin/python tests/support/sdk_smoke.py $(BIN)/python
 	touch $@
 
-demo: env ## Store and fetch a real data set with a server of its own
+demo: env ## Train, log, link and deploy on real images, with a server of its own
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
 	$(BIN)/python -m lading._demo
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lading import _grpc  # noqa: F401 - before anything that imports grpc: tests fork
 from tests.support.server import ServerProcess, running_server
 
 
@@ -20,6 +21,17 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, and CI skips nothing: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fresh_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing of whoever runs the tests counts: no key, no login, no cache, no server that left word of itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("LADING_URL", "LADING_API_KEY", "LADING_ENTITY", "LADING_PROJECT", "LADING_CACHE_DIR"):
+            patch.delenv(variable, raising=False)
+        for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"):
+            patch.setenv(variable, str(tmp_path_factory.mktemp(variable.lower())))
+        yield
 
 
 @pytest.fixture

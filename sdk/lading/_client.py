@@ -1,66 +1,71 @@
-"""The client of ingest: content in and out, by digest. Knows no names; those are the registry's."""
+"""The client: names and content together. Everything that needs no run."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
 
-from lading._download.run import download
-from lading._errors import Incompatible, InvalidArgument
-from lading._limits import Limits
-from lading._listing import change_pages, tree_pages
-from lading._model import (
-    BlobInfo,
-    Capabilities,
-    DownloadResult,
-    FileInfo,
-    ListedEntry,
-    PathChange,
-    Reference,
-    StrPath,
-    TreeInfo,
-    UploadResult,
-)
-from lading._progress import ProgressCallback, ProgressMeter
+from lading._config import wishes_from
+from lading._digest_cache import digest_cache
+from lading._errors import InvalidArgument, LadingError, MissingContent
+from lading._model import Reference, StrPath
+from lading._progress import ProgressCallback
+from lading._registry.connection import Connection
+from lading._registry.models import NO_BELIEFS, Beliefs, Committed, SupportsEntries
+from lading._registry.writes import RegistryWrites
 from lading._retry import RetryPolicy
-from lading._scan import scan_directory, scan_mapping
-from lading._simple import FileUpload, read_file
-from lading._transport import Transport, parse_target
-from lading._upload.run import upload
-from lading._upload.tree import tree_info
-from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2
+
+# Content of an upload can be collected before its commit only when the upload's lease lapsed in between.
+_UPLOADS_AT_MOST = 3
 
 
-class IngestClient:
-    """Stores and fetches content: trees of files, and single files, named by their digests.
+class Client(RegistryWrites):
+    """Resolves, lists, searches, changes and fetches versions of a Lading server.
 
-    An async context manager. Opens no connection before the first call; after a fork, the child opens its own. For
-    one event loop at a time; any number of its tasks may use it.
+    An async context manager. Opens nothing before the first call. For one event loop at a time; any number of its tasks
+    may use it. Forks before the first call, or after `close`, do no harm; in the child of a process that was connected
+    every call raises FailedPrecondition.
 
+    Where a reference leaves out its entity or project, the client's are meant; where it names them, they are used.
     Every method repeats calls that failed for a passing reason, and raises Unavailable (or OutcomeUnknown, or Busy)
-    when there was no progress for `retry_seconds`.
+    when there was no progress for `retry` seconds. Every method raises Unauthenticated where there is no usable key,
+    and PermissionDenied where the key is for another entity.
     """
 
-    def __init__(self, address: str, *, entity: str, retry: RetryPolicy | float = 120.0) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        entity: str | None = None,
+        project: str | None = None,
+        retry: RetryPolicy | float = 120.0,
+    ) -> None:
         """Make a client.
 
+        Each setting is the argument, else the variable, else what `lading login` kept for the server, else, for a
+        server on this machine, what that left for its user, else the default. `LADING_CACHE_DIR` says where the digests
+        of files that were stored are kept; set and empty, every file is read every time.
+
         Args:
-            address: `host:port` or `grpc://host:port`.
-            entity: The tenant whose content this is about.
+            url: `host:port`, `grpc://host:port`, or `grpcs://host:port` for TLS; `LADING_URL`; 127.0.0.1:7420.
+            api_key: `LADING_API_KEY`.
+            entity: The tenant; `LADING_ENTITY`; the one that the key is for.
+            project: `LADING_PROJECT`; `default`.
             retry: For how many seconds without progress to try again; or a whole policy.
 
         Raises:
-            InvalidArgument: The address is malformed, or asks for TLS.
+            InvalidArgument: The address, the entity or the project is malformed.
         """
-        self._transport = Transport(parse_target(address))
-        self._entity = entity
-        self._policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(retry_seconds=retry)
-        self._limits: Limits | None = None
+        policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(retry_seconds=retry)
+        wishes = wishes_from(url, api_key, entity, project, os.environ)
+        super().__init__(Connection(wishes, policy, digest_cache(os.environ)))
 
-    async def __aenter__(self) -> IngestClient:
+    async def __aenter__(self) -> Client:
         return self
 
     async def __aexit__(
@@ -70,41 +75,35 @@ class IngestClient:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._transport.close()
+        await self.connection.close()
 
-    async def get_capabilities(self) -> Capabilities:
-        """Return what the server is, and its limits.
-
-        Raises:
-            Incompatible: The server names content in a way that this SDK does not know.
-
-        Source: IngestService.GetCapabilities in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        request = capabilities_pb2.GetCapabilitiesRequest(entity=self._entity)
-        response = await self._policy.call(
-            lambda: self._transport.call(self._transport.control.GetCapabilities, request)
-        )
-        if response.digest_function != capabilities_pb2.DIGEST_FUNCTION_BLAKE3_256:
-            raise Incompatible(f"{self._transport.target} does not name content by BLAKE3-256. Use a newer SDK.")
-        limits = MappingProxyType({limit.name: limit.value for limit in response.limits})
-        self._limits = Limits.of(limits)
-        return Capabilities(response.server_version, limits)
-
-    async def upload_tree(
+    async def put(
         self,
-        source: StrPath | Mapping[str, StrPath | Reference],
+        source: StrPath | Mapping[str, StrPath | Reference] | SupportsEntries,
+        name: str,
         *,
+        type: str,  # noqa: A002 - the word of the whole trade
+        aliases: Sequence[str] = (),
+        remove_aliases: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        expected: Beliefs = NO_BELIEFS,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         on_progress: ProgressCallback | None = None,
-    ) -> UploadResult:
-        """Store files as a tree, and return it. Sends only what the entity does not have.
+    ) -> Committed:
+        """Store files and give them a number in a collection. Sends only what the entity does not have.
 
-        Each file is read once. To resume an upload that was interrupted is to call this again.
+        Files that did not change since they were last stored are not read again. To resume an upload that was
+        interrupted is to call this again.
 
         Args:
-            source: A directory, whose files get their paths below it; or a mapping of tree paths to local files and
-                References.
+            source: A directory; a single file, which keeps its name; a mapping of tree paths to local files and
+                References; or something that lists such a mapping.
+            name: The collection, `[entity/][project/]name`. It and its project are made if they are not there.
+            type: As in `commit`, with `aliases` to `expected`.
             include: Of a directory, only files that match one of these patterns, or are below a directory that does.
                 `*` and `?` stop at `/`, `**` does not; a pattern without `/` matches a name at any depth.
             exclude: Of a directory, nothing that matches one of these patterns.
@@ -116,188 +115,36 @@ class IngestClient:
             FileChanged: A file changed while it was read.
             ResourceExhausted: The store has too little free space.
             OSError: A file cannot be read.
+            Conflict, FailedPrecondition, NotFound: As `commit` does.
 
-        Source: IngestService.FindMissingChunks and the calls after it in protos/lading_proto/ingest/v1/ingest.proto.
+        Source: IngestService.PutTree and RegistryService.CommitVersion in protos/lading_proto.
         """
-        limits = await self._known_limits()
-        if isinstance(source, Mapping):
-            if include or exclude:
-                raise InvalidArgument("include and exclude are for directories; leave them out with a mapping.")
-            found = await asyncio.to_thread(scan_mapping, source)
-        else:
-            found = await asyncio.to_thread(scan_directory, source, include=include, exclude=exclude)
-        return await upload(self._transport, self._entity, limits, self._policy, found, on_progress)
-
-    async def download_tree(
-        self, digest: str, root: StrPath, *, prefix: str = "", on_progress: ProgressCallback | None = None
-    ) -> DownloadResult:
-        """Write a tree's files below `root`, and return what was done.
-
-        Files that are already there with the right content are left alone; an interrupted download continues from
-        what is in `root/.lading-partial`. Every file is verified against its digest before it gets its name, and
-        the listing against the tree's digest before anything is written. With a `prefix` each file is verified,
-        but that the listing has all of them, and only them, is the server's word. References are not fetched.
-
-        Args:
-            digest: The tree, `b3:<64 hex>`.
-            root: Directory to write to; created if missing.
-            prefix: Only paths that begin with it: `images/` for a directory.
-            on_progress: Called ten times a second at most, and at the end. What it raises ends the download.
-
-        Raises:
-            NotFound: The entity has no such tree.
-            IntegrityError: The server sent something else than what the digest stands for. It was not kept.
-            UnsafePath: The tree has a path that cannot be written safely, or a link is in the way below `root`.
-            AlreadyExists: A directory is where a file should be, or the other way round.
-            OSError: A file cannot be written.
-
-        Source: IngestService.ListTree and ReadBlobs in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        limits = await self._known_limits()
-        return await download(self._transport, self._entity, limits, self._policy, digest, root, prefix, on_progress)
-
-    async def list_tree(
-        self, digest: str, *, prefix: str = "", fold_directories: bool = False
-    ) -> AsyncGenerator[ListedEntry, None]:
-        """Yield a tree's entries, sorted by the bytes of their paths.
-
-        Args:
-            digest: The tree, `b3:<64 hex>`.
-            prefix: Only paths that begin with it.
-            fold_directories: Yield each directory of this level as one entry, instead of what is below it.
-
-        Raises:
-            NotFound: The entity has no such tree.
-
-        Source: IngestService.ListTree in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        request = trees_pb2.ListTreeRequest(
-            entity=self._entity, tree_digest=digest, prefix=prefix, fold_directories=fold_directories
+        request = await self._commit_request(
+            name, type, aliases, remove_aliases, tags, description, metadata, run_id, expected
         )
-        async with contextlib.aclosing(tree_pages(self._transport, self._policy, request)) as pages:
-            async for page in pages:
-                for entry in page:
-                    yield entry
-
-    async def diff_trees(self, base: str, target: str) -> AsyncGenerator[PathChange, None]:
-        """Yield the paths that differ between two trees, sorted.
-
-        Args:
-            base: The tree before, `b3:<64 hex>`.
-            target: The tree after.
-
-        Raises:
-            NotFound: The entity has no such tree; the message says which.
-
-        Source: IngestService.DiffTrees in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        request = trees_pb2.DiffTreesRequest(entity=self._entity, base_digest=base, target_digest=target)
-        async with contextlib.aclosing(change_pages(self._transport, self._policy, request)) as pages:
-            async for page in pages:
-                for change in page:
-                    yield change
-
-    async def get_tree(self, digest: str) -> TreeInfo:
-        """Return a tree's totals.
-
-        Raises:
-            NotFound: The entity has no such tree.
-
-        Source: IngestService.GetTree in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        request = trees_pb2.GetTreeRequest(entity=self._entity, tree_digest=digest)
-        response = await self._policy.call(lambda: self._transport.call(self._transport.control.GetTree, request))
-        return tree_info(response.tree)
-
-    async def stat_blobs(self, digests: Sequence[str]) -> dict[str, BlobInfo | None]:
-        """Return what is known of files by digest; None for those that the entity does not have.
-
-        Args:
-            digests: `b3:<64 hex>` each, any number.
-
-        Source: IngestService.StatBlobs in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        limits = await self._known_limits()
-        found: dict[str, BlobInfo | None] = dict.fromkeys(digests)
-        for first in range(0, len(digests), limits.max_digests_per_call):
-            part = digests[first : first + limits.max_digests_per_call]
-            request = chunks_pb2.StatBlobsRequest(entity=self._entity, digests=part)
-            response = await self._policy.call(
-                lambda request=request: self._transport.call(self._transport.control.StatBlobs, request)  # type: ignore[misc]
+        content = await self.connection.content(request.entity)
+        files = await asyncio.to_thread(_files, source)
+        for uploads in range(_UPLOADS_AT_MOST):
+            uploaded = await content.upload_tree(
+                files, include=include, exclude=exclude, on_progress=on_progress, recheck=uploads > 0
             )
-            for blob in response.blobs:
-                found[blob.digest] = BlobInfo(blob.digest, blob.size_bytes, blob.chunk_count)
-        return found
+            try:
+                return await self._commit(request, uploaded.tree.digest)
+            except LadingError as error:
+                missing = isinstance(error, MissingContent) or error.reason == "TREE_NOT_FOUND"
+                if not missing or uploads + 1 == _UPLOADS_AT_MOST:
+                    raise
+        raise AssertionError("the last round returns or raises")
 
-    async def read_file(
-        self,
-        digest: str | None = None,
-        *,
-        tree: str | None = None,
-        path: str | None = None,
-        offset_bytes: int = 0,
-        length_bytes: int | None = None,
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield a file's bytes as they come; a broken stream is continued where it ended.
 
-        A whole file that was named by its digest is verified: the error comes after the last bytes.
-
-        Args:
-            digest: The file by content, `b3:<64 hex>`. Or else:
-            tree: The file by place: the tree's digest,
-            path: and the path in it.
-            offset_bytes: Where to begin. Up to the file's size.
-            length_bytes: How many bytes at most; None for all to the end.
-
-        Raises:
-            NotFound: The entity has no such file, tree or path.
-            FailedPrecondition: The path is a reference.
-            IntegrityError: The bytes that came do not have the digest.
-            InvalidArgument: The file is not named one way or the other, or the range begins after its end.
-
-        Source: IngestService.ReadFile in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        if offset_bytes < 0 or (length_bytes is not None and length_bytes < 0):
-            raise InvalidArgument("offset_bytes and length_bytes are not negative.")
-        request = files_pb2.ReadFileRequest(entity=self._entity, offset_bytes=offset_bytes)
-        if digest is not None and tree is None and path is None:
-            request.blob_digest = digest
-        elif digest is None and tree is not None and path is not None:
-            request.tree_path.tree_digest = tree
-            request.tree_path.path = path
-        else:
-            raise InvalidArgument("Name the file by its digest, or by tree and path.")
-        name = digest or f"{path!r} of {tree}"
-        pieces = read_file(self._transport, self._policy, request, length_bytes, name)
-        async with contextlib.aclosing(pieces):
-            async for data in pieces:
-                yield data
-
-    async def upload_file(
-        self, path: StrPath, *, upload_id: str | None = None, on_progress: ProgressCallback | None = None
-    ) -> FileInfo:
-        """Store one file as a plain stream of bytes; the server cuts it. For trees, upload_tree is faster.
-
-        Args:
-            path: The file.
-            upload_id: A name for the upload, unique in the entity, `A-Za-z0-9._-`, at most 128 characters. With one
-                that an interrupted upload had, it continues. Default: a fresh one.
-            on_progress: Called ten times a second at most, and at the end. What it raises ends the upload.
-
-        Raises:
-            FileChanged: The file changed while it was sent.
-            FailedPrecondition: The upload was completed before, with other content.
-            ResourceExhausted: The store has too little free space.
-            OSError: The file cannot be read.
-
-        Source: IngestService.UploadFile and GetUpload in protos/lading_proto/ingest/v1/ingest.proto.
-        """
-        meter = ProgressMeter(on_progress)
-        name = upload_id if upload_id is not None else uuid.uuid4().hex
-        file = FileUpload(self._transport, self._entity, self._policy, path, name, meter)
-        info = await file.run(continues=upload_id is not None)
-        meter.finish()
-        return info
-
-    async def _known_limits(self) -> Limits:
-        return self._limits or Limits.of((await self.get_capabilities()).limits)
+def _files(
+    source: StrPath | Mapping[str, StrPath | Reference] | SupportsEntries,
+) -> StrPath | Mapping[str, StrPath | Reference]:
+    """Return what Content.upload_tree takes."""
+    if isinstance(source, Mapping):
+        return source
+    if isinstance(source, SupportsEntries):
+        return source.entries()
+    if not isinstance(source, str | os.PathLike):
+        raise InvalidArgument(f"A {type(source).__name__} cannot be put. Give a path, a mapping or an Artifact.")
+    return {Path(source).name: source} if os.path.isfile(source) else source

@@ -16,6 +16,7 @@ LadingError
 ├── IntegrityError          bytes do not have the digest that they should
 ├── UnsafePath              writing there, or reading through there, could leave the directory
 ├── FileChanged             a file changed while it was uploaded
+├── NotLogged               what a run logged in the background did not arrive
 ├── Unauthenticated         no usable key
 ├── PermissionDenied        the key does not allow it
 └── Incompatible            the server does not speak this protocol
@@ -23,7 +24,7 @@ LadingError
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import ClassVar
@@ -115,6 +116,18 @@ class FileChanged(LadingError):
     """A file changed while it was uploaded. Upload again when nobody writes to it."""
 
 
+class NotLogged(LadingError):
+    """A run ended, and something that it logged in the background did not arrive; nobody has seen yet why.
+
+    Attributes:
+        failures: What, and why, in the order in which it was logged. The first reason is also `__cause__`.
+    """
+
+    def __init__(self, message: str, failures: Sequence[tuple[str, BaseException]] = ()) -> None:
+        super().__init__(message)
+        self.failures = tuple(failures)
+
+
 class Unauthenticated(LadingError):
     """The call had no usable key."""
 
@@ -129,25 +142,40 @@ class Incompatible(LadingError):
 
 REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
     {
+        "ALIAS_MOVED": Conflict,
+        "ALIAS_NOT_FOUND": NotFound,
         "BLOB_NOT_FOUND": NotFound,
         "CHECKSUM_MISMATCH": IntegrityError,
         "CHUNK_EMPTY": InvalidArgument,
         "CHUNK_TOO_LARGE": InvalidArgument,
+        "COLLECTION_EXISTS": AlreadyExists,
+        "COLLECTION_NOT_FOUND": NotFound,
         "CONTENT_MOVED": ContentMoved,
         "CORRUPT_RECORD": IntegrityError,
         "DIGEST_MISMATCH": IntegrityError,
         "DISK_LOW": ResourceExhausted,
         "DRAINING": Unavailable,
+        "ENTITY_DENIED": PermissionDenied,
+        "INGEST_UNAVAILABLE": Unavailable,
         "INVALID_DIGEST": InvalidArgument,
         "INVALID_ENTITY": InvalidArgument,
+        "INVALID_METADATA": InvalidArgument,
+        "INVALID_METRIC": InvalidArgument,
+        "INVALID_NAME": InvalidArgument,
         "INVALID_PAGE_SIZE": InvalidArgument,
         "INVALID_PAGE_TOKEN": InvalidArgument,
         "INVALID_PATH": InvalidArgument,
+        "INVALID_PIN": InvalidArgument,
+        "INVALID_QUERY": InvalidArgument,
         "INVALID_RANGE": InvalidArgument,
         "INVALID_REFERENCE": InvalidArgument,
         "INVALID_SESSION": InvalidArgument,
+        "INVALID_STATE": InvalidArgument,
         "INVALID_UPLOAD": InvalidArgument,
         "IS_REFERENCE": FailedPrecondition,
+        "KEYS_UNAVAILABLE": Unavailable,
+        "KEY_INVALID": Unauthenticated,
+        "KEY_MISSING": Unauthenticated,
         "MISSING_BLOBS": MissingContent,
         "MISSING_CHUNKS": MissingContent,
         "NOT_SORTED": InvalidArgument,
@@ -155,17 +183,28 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
         "OUT_OF_SEQUENCE": InvalidArgument,
         "PATH_CONFLICT": InvalidArgument,
         "PATH_NOT_FOUND": NotFound,
+        "PIN_CONFLICT": FailedPrecondition,
+        "PIN_RELEASED": FailedPrecondition,
+        "REQUEST_ID_REUSED": InvalidArgument,
+        "RUN_ENDED": FailedPrecondition,
+        "RUN_EXISTS": AlreadyExists,
+        "RUN_NOT_FOUND": NotFound,
         "SESSION_EXPIRED": SessionExpired,
         "SIZE_MISMATCH": IntegrityError,
         "STORAGE_FAILED": IntegrityError,
         "STREAM_IDLE": OutcomeUnknown,
+        "TEXT_TOO_LONG": InvalidArgument,
         "TOO_MANY_ITEMS": InvalidArgument,
         "TOO_MANY_STREAMS": Busy,
         "TREE_NOT_FOUND": NotFound,
+        "TYPE_MISMATCH": FailedPrecondition,
         "UPLOAD_COMPLETE": FailedPrecondition,
         "UPLOAD_NOT_FOUND": NotFound,
         "UPLOAD_TAKEN_OVER": Conflict,
+        "VERSION_IN_USE": FailedPrecondition,
+        "VERSION_NOT_FOUND": NotFound,
         "WINDOW_EXCEEDED": ResourceExhausted,
+        "WRONG_KIND": FailedPrecondition,
     }
 )
 """What each `google.rpc.ErrorInfo` reason of the .proto files becomes. Total: tests/unit/lading/test_errors.py."""

@@ -23,7 +23,7 @@ async def tree_pages(
     Raises:
         Incompatible: The server sends pages without end, or entries of a kind that this SDK does not know.
     """
-    pages = _EndlessPages(transport.target)
+    pages = EndlessPages(transport.target)
     while True:
         response = await policy.call(partial(transport.call, transport.control.ListTree, request))
         yield [entry_from(entry) for entry in response.entries]
@@ -36,7 +36,7 @@ async def change_pages(
     transport: Transport, policy: RetryPolicy, request: trees_pb2.DiffTreesRequest
 ) -> AsyncGenerator[list[PathChange], None]:
     """Yield the pages of a comparison. Raises as `tree_pages` does."""
-    pages = _EndlessPages(transport.target)
+    pages = EndlessPages(transport.target)
     while True:
         response = await policy.call(partial(transport.call, transport.control.DiffTrees, request))
         yield [_change_from(change) for change in response.changes]
@@ -61,7 +61,7 @@ def entry_from(entry: trees_pb2.ListedEntry) -> ListedEntry:
     )
 
 
-class _EndlessPages:
+class EndlessPages:
     """Notices a server that sends pages without end."""
 
     def __init__(self, target: str) -> None:

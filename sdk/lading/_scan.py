@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lading._errors import InvalidArgument, UnsafePath
 from lading._model import Reference, StrPath
@@ -28,6 +28,9 @@ class LocalFile:
         size_bytes: Its size when it was found.
         modified_ns: Its modification time then: with the size, what tells a change.
         executable: Whether its owner may execute it.
+        device: The file system that it is on.
+        inode: Its number there: another file in its place has another.
+        changed_ns: When its content, rights or names last changed; nobody can set this back.
     """
 
     path: str
@@ -35,6 +38,12 @@ class LocalFile:
     size_bytes: int
     modified_ns: int
     executable: bool
+    device: int
+    inode: int
+    changed_ns: int
+
+    def __fspath__(self) -> str:
+        return self.location
 
     def is_still(self, status: os.stat_result) -> bool:
         """Whether an opened file's status is as it was when the file was found."""
@@ -115,6 +124,10 @@ def scan_mapping(entries: Mapping[str, StrPath | Reference]) -> Source:
         if isinstance(entry, Reference):
             references.append((path, entry))
             continue
+        if isinstance(entry, LocalFile):
+            # As it was found then: what was changed since is found out when it is read.
+            files.append(replace(entry, path=path))
+            continue
         location = os.path.realpath(entry)
         try:
             status = os.stat(location)
@@ -149,7 +162,16 @@ def _scan_one(directory: str, prefix: str, patterns: Patterns, files: list[Local
 
 
 def _local_file(path: str, location: str, status: os.stat_result) -> LocalFile:
-    return LocalFile(path, location, status.st_size, status.st_mtime_ns, bool(status.st_mode & stat.S_IXUSR))
+    return LocalFile(
+        path,
+        location,
+        status.st_size,
+        status.st_mtime_ns,
+        bool(status.st_mode & stat.S_IXUSR),
+        status.st_dev,
+        status.st_ino,
+        status.st_ctime_ns,
+    )
 
 
 def _key(path: str) -> bytes:

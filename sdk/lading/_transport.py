@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-import grpc.aio
-
-from lading._errors import InvalidArgument, LadingError, OutcomeUnknown
+from lading._address import Address
+from lading._errors import FailedPrecondition, LadingError, OutcomeUnknown
+from lading._grpc import grpc
 from lading._status import broken_stream, error_from_rpc
+from lading._tls import system_roots
 from lading_proto.ingest.v1 import chunks_pb2, ingest_pb2_grpc
+from lading_proto.registry.v1 import registry_pb2_grpc
 
 if TYPE_CHECKING:
     from lading_proto.ingest.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+    from lading_proto.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 # Two streams move twice what one does on loopback; a third moved nothing more (docs/design.md, measurements).
 BULK_LANES = 2
@@ -33,6 +38,8 @@ RequestIn = TypeVar("RequestIn", contravariant=True)
 ResponseOut = TypeVar("ResponseOut", covariant=True)
 T = TypeVar("T")
 
+_Metadata = tuple[tuple[str, str], ...]
+
 
 class _StreamCall(Protocol[RequestIn, ResponseOut]):
     """What this module uses of `grpc.aio.StreamStreamCall` and its kin."""
@@ -41,27 +48,6 @@ class _StreamCall(Protocol[RequestIn, ResponseOut]):
     async def done_writing(self) -> None: ...
     async def read(self) -> ResponseOut | object: ...
     def cancel(self) -> bool: ...
-
-
-def parse_target(address: str) -> str:
-    """Return the `host:port` of an address.
-
-    Args:
-        address: `host:port` or `grpc://host:port`.
-
-    Raises:
-        InvalidArgument: It is neither, or asks for TLS.
-    """
-    scheme, separator, rest = address.partition("://")
-    if separator and scheme == "grpcs":
-        raise InvalidArgument(f"{address}: TLS is not supported yet. Use grpc://{rest}, through a tunnel if need be.")
-    if separator and scheme != "grpc":
-        raise InvalidArgument(f"{address}: an address is host:port or grpc://host:port, not {scheme}://.")
-    target = (rest if separator else address).rstrip("/")
-    host, colon, port = target.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in host:
-        raise InvalidArgument(f"{address!r} is not an address. Give host:port, such as 127.0.0.1:7420.")
-    return target
 
 
 class Stream(Generic[Request, Response]):
@@ -140,20 +126,51 @@ class Stream(Generic[Request, Response]):
             raise broken_stream(self._target) from None
 
 
+class _KeyedChannel:
+    """A channel whose every call carries the key, of whatever kind it is: what stubs are made of."""
+
+    def __init__(self, channel: grpc.aio.Channel, api_key: str) -> None:
+        self.channel = channel
+        metadata = (("authorization", f"Bearer {api_key}"),) if api_key else None
+        self.unary_unary = _keyed(channel.unary_unary, metadata)
+        self.unary_stream = _keyed(channel.unary_stream, metadata)
+        self.stream_unary = _keyed(channel.stream_unary, metadata)
+        self.stream_stream = _keyed(channel.stream_stream, metadata)
+
+
+def _keyed(make: Callable[..., Any], metadata: _Metadata | None) -> Callable[..., Any]:
+    """Return what makes multicallables that send this metadata."""
+
+    def make_keyed(*args: Any, **kwargs: Any) -> Any:
+        return partial(make(*args, **kwargs), metadata=metadata)
+
+    return make_keyed
+
+
 class _Channels:
     """The open channels of one process."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, address: Address, api_key: str) -> None:
         self.pid = os.getpid()
         # The numbers make the argument lists differ: channels with equal ones would share a connection.
         self.channels = [
-            grpc.aio.insecure_channel(target, options=[*_OPTIONS, ("lading.lane", lane)])
+            _KeyedChannel(_channel(address, [*_OPTIONS, ("lading.lane", lane)]), api_key)
             for lane in range(BULK_LANES + 1)
         ]
-        # The generated async stub exists for type checkers only.
+        # The generated async stubs exist for type checkers only.
         self.stubs = [
-            cast("IngestServiceAsyncStub", ingest_pb2_grpc.IngestServiceStub(channel)) for channel in self.channels
+            cast("IngestServiceAsyncStub", ingest_pb2_grpc.IngestServiceStub(cast(grpc.Channel, channel)))
+            for channel in self.channels
         ]
+        self.registry = cast(
+            "RegistryServiceAsyncStub", registry_pb2_grpc.RegistryServiceStub(cast(grpc.Channel, self.channels[0]))
+        )
+
+
+def _channel(address: Address, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+    if address.tls:
+        return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(system_roots()), options=options)
+    return grpc.aio.insecure_channel(address.target, options=options)
 
 
 _OPTIONS = (
@@ -168,21 +185,32 @@ _OPTIONS = (
 
 
 class Transport:
-    """The connections to one server: one for calls, and a few for bulk streams.
+    """The connections to one server, of whichever service: one for calls, and a few for bulk streams.
 
-    Opens nothing before the first call. After a fork the child forgets the parent's channels and opens its own:
-    DataLoader workers fork, and a channel does not survive it.
+    Opens nothing before the first call. After a fork the child opens its own, or is told that it cannot: gRPC's
+    threads do not survive a fork, and what its parent left of it would make the child hang or crash.
+
+    Args:
+        address: The server's.
+        api_key: Sent with every call; empty for none.
     """
 
-    def __init__(self, target: str) -> None:
-        self.target = target
+    def __init__(self, address: Address, api_key: str = "") -> None:
+        self.target = address.target
+        self._address = address
+        self._api_key = api_key
         self._open: _Channels | None = None
-        self._forgotten: list[_Channels] = []
+        self._finalizer: weakref.finalize[[_Channels], Transport] | None = None
 
     @property
     def control(self) -> IngestServiceAsyncStub:
         """Where calls go, so that they never wait behind bulk data."""
         return self._channels().stubs[0]
+
+    @property
+    def registry(self) -> RegistryServiceAsyncStub:
+        """The same, for the service that knows names."""
+        return self._channels().registry
 
     def bulk(self, lane: int) -> IngestServiceAsyncStub:
         """Where the streams of one lane go: a connection of their own."""
@@ -191,11 +219,10 @@ class Transport:
     def put_chunks(self, lane: int) -> object:
         """Start a PutChunks call on a lane that takes its requests as bytes: see lading._upload.wire."""
         channel = self._channels().channels[1 + lane % BULK_LANES]
-        method: grpc.aio.StreamStreamMultiCallable[bytes, chunks_pb2.PutChunksResponse] = channel.stream_stream(
+        return channel.stream_stream(
             "/lading.ingest.v1.IngestService/PutChunks",
             response_deserializer=chunks_pb2.PutChunksResponse.FromString,
-        )
-        return method()
+        )()
 
     async def call(self, method: Callable[..., Awaitable[T]], request: object, *, timeout: float | None = 60.0) -> T:
         """Await one unary call.
@@ -219,13 +246,41 @@ class Transport:
         opened, self._open = self._open, None
         if opened is not None and opened.pid == os.getpid():
             for channel in opened.channels:
-                await channel.close()
+                await channel.channel.close()
+            if self._finalizer is not None:
+                self._finalizer()
 
     def _channels(self) -> _Channels:
-        if self._open is not None and self._open.pid != os.getpid():
-            # Kept, for its destructor would touch threads that the fork did not copy.
-            self._forgotten.append(self._open)
-            self._open = None
-        if self._open is None:
-            self._open = _Channels(self.target)
+        if self._open is None or self._open.pid != os.getpid():
+            _check_not_forked()
+            self._open = _Channels(self._address, self._api_key)
+            _LIVE.add(self._open)
+            # For those who let go of a transport without closing it.
+            self._finalizer = weakref.finalize(self, _forget, self._open)
+            self._finalizer.atexit = False
         return self._open
+
+
+# What is open in this process; in the child of a fork, also what its parent had open at that moment. Kept, for in a
+# child a destructor would touch threads that the fork did not copy.
+_LIVE: set[_Channels] = set()
+
+
+def _forget(channels: _Channels) -> None:
+    if channels.pid == os.getpid():
+        _LIVE.discard(channels)
+
+
+def _check_not_forked() -> None:
+    """Raise when this process is the child of one that was connected when it forked.
+
+    Seen with grpcio 1.85, with gRPC's fork handlers (see lading._grpc) and without: a child of a connected process
+    hangs in its first call, or ends by SIGSEGV. Where the parent had closed every channel, it works.
+    """
+    pid = os.getpid()
+    if any(channels.pid != pid for channels in tuple(_LIVE)):
+        raise FailedPrecondition(
+            "This process was forked from one that was connected to Lading, and gRPC does not survive that. Use Lading "
+            "in the parent; or start this process by spawn (multiprocessing.get_context('spawn'), or "
+            "DataLoader(multiprocessing_context='spawn')); or close every client and finish every run before the fork."
+        )

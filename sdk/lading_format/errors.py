@@ -51,3 +51,9 @@ class InvalidReference(FormatError):
     """A reference has no usable URI or checksum. Metadata: `path`."""
 
     reason = "INVALID_REFERENCE"
+
+
+class InvalidName(FormatError):
+    """A name, reference, id, alias, tag or type breaks its rules. Metadata: `field`."""
+
+    reason = "INVALID_NAME"

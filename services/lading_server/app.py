@@ -1,4 +1,4 @@
-"""Ingest and registry in one process: settings in, one line when ready, an exit code at the end."""
+"""Ingest and registry, in one process or one of them: settings in, one line when ready, an exit code at the end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 
 from lading_format.errors import ReasonedError
+from lading_server.common.access import Access, RememberedKeys, read_service_key
 from lading_server.common.allocator import keep_freed_memory
 from lading_server.common.database import DatabaseUnavailable
 from lading_server.common.drain import Drain
+from lading_server.common.local_file import announced
 from lading_server.common.logs import set_up_logs
 from lading_server.common.metrics import Metrics
-from lading_server.common.serving import AddressInUse, running, told_to_stop
-from lading_server.common.settings import Settings, SettingsError, load_settings, split_address
+from lading_server.common.peers import dialed
+from lading_server.common.serving import AddressInUse, Component, running, told_to_stop
+from lading_server.common.settings import Settings, SettingsError, load_settings, shown_address, split_address
 from lading_server.ingest.component import open_ingest
 from lading_server.ingest.packs.local import StoreLocked
-from lading_server.registry.component import RegistryComponent
+from lading_server.ingest.registry_keys import RemoteKeys
+from lading_server.registry.component import RegistryComponent, open_registry
+from lading_server.registry.ingest_pins import RemotePins
 
 try:
     from uvloop import new_event_loop
@@ -57,19 +63,59 @@ async def serve(settings: Settings) -> None:
     """
     drain, metrics = Drain(), Metrics()
     host, port = split_address(settings.listen)
-    if settings.insecure:
-        _log.warning("--insecure: whoever reaches %s may read and write everything", settings.listen)
+    _warn(settings)
     async with AsyncExitStack() as stack:
         if settings.metrics_port:
             stack.enter_context(metrics.served(settings.metrics_host, settings.metrics_port))
-        ingest = await stack.enter_async_context(open_ingest(settings, drain, metrics))
+        parts = await _opened(settings, drain, metrics, stack)
         server = await stack.enter_async_context(
-            running(settings, (host, port), [ingest, RegistryComponent(settings)], drain, metrics)
+            running(settings, (host, port), parts.components, drain, metrics, parts.access)
         )
         told = told_to_stop()
-        shown = f"[{host}]:{server.port}" if ":" in host else f"{host}:{server.port}"
-        sys.stdout.write(f"lading {version('lading')} is ready at {shown} (data in {settings.data})\n")
+        key_file = parts.registry.admin_key_file if parts.registry is not None and settings.auth == "keys" else None
+        if parts.registry is not None:
+            stack.enter_context(announced(host, server.port, str(key_file or "")))
+        key = f", admin key in {key_file}" if key_file is not None else ""
+        shown = shown_address(host, server.port)
+        sys.stdout.write(f"lading {version('lading')} is ready at {shown} (data in {settings.data}{key})\n")
         sys.stdout.flush()
         await told.wait()
         _log.info("draining")
         await server.drain(drain, settings.drain_seconds)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What one process serves, and who may call it. `registry` is None where another process has it."""
+
+    components: list[Component]
+    registry: RegistryComponent | None
+    access: Access
+
+
+async def _opened(settings: Settings, drain: Drain, metrics: Metrics, stack: AsyncExitStack) -> _Parts:
+    """Open the services of the settings, each with the other one beside it or at the end of a channel."""
+    service_key = read_service_key(settings.service_key_file) if settings.services != "both" else ""
+    components: list[Component] = []
+    registry: RegistryComponent | None = None
+    if settings.services != "registry":
+        ingest = await stack.enter_async_context(open_ingest(settings, drain, metrics))
+        pins = ingest.pins
+        components.append(ingest)
+    else:
+        pins = RemotePins(await stack.enter_async_context(dialed(settings.ingest_target, service_key)))
+    if settings.services != "ingest":
+        registry = await stack.enter_async_context(open_registry(settings, pins))
+        keys = registry.keys
+        components.append(registry)
+    elif settings.auth == "keys":
+        keys = RemoteKeys(await stack.enter_async_context(dialed(settings.registry_target, service_key)))
+    remembered = RememberedKeys(keys, settings.key_cache_seconds) if settings.auth == "keys" else None
+    return _Parts(components, registry, Access(remembered, service_key))
+
+
+def _warn(settings: Settings) -> None:
+    if settings.auth == "none":
+        _log.warning("--auth none: whoever reaches %s may read and write everything", settings.listen)
+    if settings.insecure:
+        _log.warning("--insecure: whoever is on the way to %s can read keys and content", settings.listen)

@@ -1,155 +1,60 @@
-"""`make bench`: seconds, MB/s and peak memory of both sides, over the whole public path, durable when it returns."""
+"""`make bench`: the project alone, over the whole public path. Each part is a module beside this one."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import filecmp
 import json
 import os
 import platform
-import statistics
 import sys
-import tempfile
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import lading
-from tests.bench.workloads import make_workloads, size_of
-from tests.support.server import running_server
+from tests.bench import content, registry, start
 
-WORKLOADS = ("big", "images", "tiny")
-
-
-@dataclass
-class Row:
-    """One line of the table: medians over the rounds."""
-
-    workload: str
-    megabytes: float
-    up_seconds: float
-    down_seconds: float
-    again_seconds: float
-    sent_megabytes: float
-    client_megabytes: float
-    server_megabytes: float
+PARTS = ("start", "registry", "content")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=Path, default=Path(".bench/inputs"), help="where the inputs are or are made")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of each; the median is printed")
-    parser.add_argument("--workloads", nargs="*", default=WORKLOADS, choices=WORKLOADS)
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS)
+    parser.add_argument("--directory", type=Path, default=Path(".bench"), help="where inputs are, or are made")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each of content; the median is printed")
+    parser.add_argument("--workloads", nargs="*", default=content.WORKLOADS, choices=content.WORKLOADS)
+    parser.add_argument(
+        "--versions", type=int, nargs="*", default=[1000, 1_000_000], help="sizes of the registry; at least 1,000"
+    )
+    parser.add_argument("--calls", type=int, default=500, help="calls of each kind to the registry")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long resolves are counted")
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     options = parser.parse_args()
-    make_workloads(options.inputs)
+    options.directory.mkdir(parents=True, exist_ok=True)
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, SQLite, local directory")
-    header = (
-        f"{'':8} {'MB':>7} {'up s':>7} {'MB/s':>6} {'down s':>7} {'MB/s':>6} {'again s':>8} {'client':>8} {'server':>8}"
-    )
-    print(header)
-    # Kept to the end, and made beside the inputs: a round does not pay for what the round before it deletes.
-    with tempfile.TemporaryDirectory(dir=options.inputs.parent) as scratch:
-        run(options, Path(scratch))
-    print("client, server: peak of anonymous resident memory, without mapped files")
-
-
-def run(options: argparse.Namespace, scratch: Path) -> None:
-    """Measure what was asked for, and print it."""
-    rows = [asyncio.run(measure(name, options.inputs, options.rounds, scratch)) for name in options.workloads]
-    for row in rows:
-        up, down = row.megabytes / row.up_seconds, row.megabytes / row.down_seconds
-        print(
-            f"{row.workload:8} {row.megabytes:7.0f} {row.up_seconds:7.2f} {up:6.0f} {row.down_seconds:7.2f} "
-            f"{down:6.0f} {row.again_seconds:8.2f} {row.client_megabytes:5.0f} MB {row.server_megabytes:5.0f} MB"
-        )
-    if "big" in options.workloads:
-        sent, seconds = asyncio.run(measure_change(options.inputs, scratch))
-        print(f"1 GiB with a tenth changed and 64 bytes inserted: {seconds:.2f} s, {sent:.0f} MB sent")
+    print("load average {:.1f}, {:.1f}, {:.1f}".format(*os.getloadavg()))
+    figures = {part: _run(part, options) for part in PARTS if part in options.parts}
     if options.json:
-        options.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
+        options.json.write_text(json.dumps(figures, indent=2))
 
 
-async def measure(name: str, inputs: Path, rounds: int, scratch: Path) -> Row:
-    """Each round on a server and a store of its own; files are compared byte for byte in the first."""
-    source = inputs / name
-    ups, downs, agains, sent = [], [], [], 0
-    client_peak = server_peak = 0
-    for number in range(rounds):
-        work = scratch / f"{name}-{number}"
-        with running_server(work / "data") as server:
-            async with lading.IngestClient(server.target, entity="bench") as client:
-                watch = asyncio.create_task(watch_memory([os.getpid(), server.pid]))
-                os.sync()
-                began = time.perf_counter()
-                result = await client.upload_tree(source)
-                ups.append(time.perf_counter() - began)
-                sent = result.transfer.bytes_sent
-                began = time.perf_counter()
-                await client.upload_tree(source)
-                agains.append(time.perf_counter() - began)
-                os.sync()
-                began = time.perf_counter()
-                await client.download_tree(result.tree.digest, work / "out")
-                downs.append(time.perf_counter() - began)
-                watch.cancel()
-                peaks = await watch
-                client_peak = max(client_peak, peaks[0])
-                server_peak = max(server_peak, peaks[1])
-            if number == 0:
-                compare(source, work / "out")
-    return Row(
-        name,
-        size_of(source) / 1e6,
-        statistics.median(ups),
-        statistics.median(downs),
-        statistics.median(agains),
-        sent / 1e6,
-        client_peak / 1e6,
-        server_peak / 1e6,
-    )
+def _run(part: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    print(f"\n{part}")
+    if part == "start":
+        rows = start.measure(rounds=10)
+        start.show(rows)
+        return [asdict(row) for row in rows]
+    if part == "registry":
+        reports = [
+            registry.measure(options.directory, versions, options.calls, options.seconds, _say)
+            for versions in options.versions
+        ]
+        registry.show(reports)
+        return [asdict(report) for report in reports]
+    return [asdict(row) for row in content.run(options.directory / "inputs", options.workloads, options.rounds)]
 
 
-async def measure_change(inputs: Path, scratch: Path) -> tuple[float, float]:
-    """Upload the big file, then the changed one; returns megabytes sent and seconds of the second."""
-    with running_server(scratch / "change/data") as server:
-        async with lading.IngestClient(server.target, entity="bench") as client:
-            await client.upload_tree(inputs / "big")
-            os.sync()
-            began = time.perf_counter()
-            result = await client.upload_tree(inputs / "big2")
-            return result.transfer.bytes_sent / 1e6, time.perf_counter() - began
-
-
-async def watch_memory(pids: list[int]) -> list[int]:
-    """Sample the processes' anonymous resident memory until cancelled; return the peaks in bytes."""
-    peaks = [0] * len(pids)
-    try:
-        while True:
-            for index, pid in enumerate(pids):
-                peaks[index] = max(peaks[index], anonymous_bytes(pid))
-            await asyncio.sleep(0.02)
-    except asyncio.CancelledError:
-        return peaks
-
-
-def anonymous_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def compare(source: Path, out: Path) -> None:
-    """Fail unless both have the same files with the same bytes."""
-    expected = sorted(path.relative_to(source) for path in source.rglob("*") if path.is_file())
-    actual = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
-    if expected != actual:
-        sys.exit(f"{out} has other files than {source}")
-    for path in expected:
-        if not filecmp.cmp(source / path, out / path, shallow=False):
-            sys.exit(f"{path} came back different")
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

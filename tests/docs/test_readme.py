@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.server import ServerProcess
+from tests.support.server import ServerProcess, running_server
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-ADDRESS = "127.0.0.1:7420"
 
 
 @pytest.fixture
@@ -30,29 +31,48 @@ def dataset(tmp_path: Path) -> Path:
     return root
 
 
-def _run_example(target: str, work: Path) -> str:
+def _run_example(server: ServerProcess, work: Path) -> list[str]:
     (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert ADDRESS in example
-    command = [sys.executable, "-c", example.replace(ADDRESS, target)]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=60, check=False)
+    environment = {**os.environ, "LADING_URL": server.target, "LADING_API_KEY": server.api_key}
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.splitlines()
 
 
-def test_the_example_stores_lists_and_fetches(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
-    stored, *listed = _run_example(server.target, tmp_path).splitlines()
-    assert re.fullmatch(r"b3:[0-9a-f]{64} 15 bytes sent", stored)
-    assert listed == ["train/0001.png 5"]
+@pytest.fixture
+def keyed_server(tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server as the README starts one."""
+    with running_server(tmp_path / "server-data", auth="keys") as process:
+        yield process
+
+
+def test_the_example_logs_trains_links_and_deploys(keyed_server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
+    data, link, model, found = _run_example(keyed_server, tmp_path)
+    assert re.fullmatch(r"default/vision/digits:v0 b3:[0-9a-f]{64}", data)
+    assert link == "default/model-registry/Digit Reader:v0 is vision/digit-reader:v1"
+    assert model == "0.94 ['weights.txt']"
+    assert sorted(re.findall(r"'([^']*)'", found)) == ["digit-reader:v1", "digit-reader:v2"]
+    assert (tmp_path / "deployed/weights.txt").read_text() == "0.94\n"
     for path in (path for path in dataset.rglob("*") if path.is_file()):
-        assert (tmp_path / "fetched" / path.relative_to(dataset)).read_bytes() == path.read_bytes()
+        assert (tmp_path / "training-data" / path.relative_to(dataset)).read_bytes() == path.read_bytes()
 
 
-def test_the_shell_line_prints_the_digest_of_the_tree(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
+def test_the_shell_line_prints_the_digest_of_the_tree(
+    keyed_server: ServerProcess, dataset: Path, tmp_path: Path
+) -> None:
     if shutil.which("b3sum") is None:
         pytest.skip("b3sum is not installed (Debian: apt-get install b3sum)")
     (line,) = re.findall(r"^    \$ (\(cd dataset .*)$", README, re.MULTILINE)
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
-    assert f"b3:{done.stdout.split()[0]} " in _run_example(server.target, tmp_path)
+    assert _run_example(keyed_server, tmp_path)[0].endswith(f" b3:{done.stdout.split()[0]}")
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

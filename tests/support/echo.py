@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import grpc
 
 from lading_proto.ingest.v1 import chunks_pb2, files_pb2, ingest_pb2, ingest_pb2_grpc
+from lading_server.common.access import Access
 from lading_server.common.drain import Drain
 from lading_server.common.errors import OutOfSequence, UploadNotFound
 from lading_server.common.metrics import Metrics
@@ -114,7 +115,7 @@ async def echo_server(settings: Settings | None = None) -> AsyncIterator[EchoSer
     """Serve an EchoServicer on a free port for the length of the block."""
     servicer, drain, metrics = EchoServicer(), Drain(), Metrics()
     components = [_Component(servicer)]
-    async with running(settings or Settings(), ("127.0.0.1", 0), components, drain, metrics) as server:
+    async with running(settings or Settings(), ("127.0.0.1", 0), components, drain, metrics, Access(None)) as server:
         echo = EchoServer(servicer, server, drain, metrics)
         try:
             yield echo

@@ -39,6 +39,7 @@ async def round_trip(target: str, work: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.argv[1], "-m", "lading_server", "--data", f"{scratch}/data", "--listen", "127.0.0.1:0"]
+        command += ["--auth", "none"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
             try:
                 assert server.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -18,21 +19,31 @@ _END_SECONDS = 60.0
 class ServerProcess:
     """`python -m lading_server` over a data directory. Its log goes to a file, which a failure shows."""
 
-    def __init__(self, data: Path, *flags: str) -> None:
+    def __init__(self, data: Path, *flags: str, auth: str = "none") -> None:
+        """`auth` is `keys` or `none`: most tests are about what comes after."""
         self.data = data
         data.parent.mkdir(parents=True, exist_ok=True)
+        # Where it leaves word of itself: not among the real servers of whoever runs the tests.
+        self.runtime = data.parent / "runtime"
+        self.runtime.mkdir(mode=0o700, exist_ok=True)
+        environment = os.environ | {"XDG_RUNTIME_DIR": str(self.runtime), "LADING_AUTH": auth}
         self._log = data.with_suffix(".log")
         command = [sys.executable, "-m", "lading_server", "--data", str(data), "--listen", "127.0.0.1:0", *flags]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.ready_line = self.process.stdout.readline()
         ready = _READY.search(line)
         if ready is None:
             self.process.wait(_END_SECONDS)
             self.close()
             raise AssertionError(f"the server did not start: {line!r}\n{self.log_text()}")
         self.target = ready.group(1)
+
+    @property
+    def api_key(self) -> str:
+        """The key that the first start made. Only with keys."""
+        return (self.data / "admin.key").read_text().strip()
 
     @property
     def pid(self) -> int:
@@ -61,9 +72,9 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(data: Path, *flags: str) -> Iterator[ServerProcess]:
+def running_server(data: Path, *flags: str, auth: str = "none") -> Iterator[ServerProcess]:
     """A server for the length of the block."""
-    server = ServerProcess(data, *flags)
+    server = ServerProcess(data, *flags, auth=auth)
     try:
         yield server
     finally:

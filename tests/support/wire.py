@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -67,16 +68,29 @@ def reason_of(error: grpc.RpcError) -> str:
     return ""
 
 
+class _Keyed:
+    """A stub whose calls carry a key."""
+
+    def __init__(self, stub: Any, key: str) -> None:
+        self._stub = stub
+        self._metadata = [("authorization", f"Bearer {key}")] if key else []
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(getattr(self._stub, name), metadata=self._metadata)
+
+
 class Wire:
     """One channel and its stub, with the few sequences that every test needs."""
 
-    def __init__(self, target: str, entity: str = ENTITY) -> None:
+    def __init__(self, target: str, entity: str = ENTITY, *, key: str = "") -> None:
+        """`key` is sent with every call; a server that asks for none takes it all the same."""
         self.entity = entity
         # Any: the generated stubs are typed for the blocking API.
         self.channel: Any = grpc.aio.insecure_channel(
-            target, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20)]
+            target,
+            options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 8 << 20)],
         )
-        self.stub: Any = ingest_pb2_grpc.IngestServiceStub(self.channel)
+        self.stub: Any = _Keyed(ingest_pb2_grpc.IngestServiceStub(self.channel), key)
 
     async def __aenter__(self) -> Wire:
         return self

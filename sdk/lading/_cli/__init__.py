@@ -1,5 +1,25 @@
 """The command line: `lading`. Each command is a thin shell around the SDK.
 
+Glossary:
+    reference  `[entity/][project/]name[:alias | :vN | @b3:hex]`; what is left out is the settings' or the key's
+    document   what `--json` prints: a JSON object on one line; a listing prints one a line
+    end        how a command ends, as a shell sees it: an exit code
+
 Modules:
-    main   the commands, and how errors become exit codes
+    main       the commands in the order of `lading --help`, and what becomes of errors
+    exits      exit codes, and the one table from the SDK's errors to them
+    account    login, whoami
+    transfers  put, get, cat, verify
+    lists      ls, search, runs
+    versions   show, history, diff, lineage
+    names      alias, tag, link, unlink, rm
+    programs   serve, demo: other programs that take this one's place
+    options    arguments and options that several commands have
+    session    the client that a command works with
+    output     tables, documents and bytes on stdout; messages on stderr
+    documents  from the SDK's values to documents. Pure
+    changes    what an event changed, in a few words. Pure
+    graph      lineage as a tree, as Mermaid and as DOT. Pure
+    progress   how far a transfer is, as plain lines, or as bars where a person looks
+    bars       the bars; loads rich
 """

@@ -1,19 +1,44 @@
-"""The `lading` command. Knows the SDK's public face and nothing below it."""
+"""The `lading` command: its commands in order, and what becomes of errors.
+
+Starts without gRPC and rich, for every command waits for what is imported here; tests/unit/lading/cli/test_start.py.
+"""
 
 from __future__ import annotations
 
-import os
+import io
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-# What a shell sees; the README lists them.
-EXIT_FAILED = 1
+from lading._cli import account, lists, names, programs, transfers, versions
+from lading._cli.exits import ADVICE, EXITS, Exit
+from lading._cli.output import OutputClosed, discard_output, flush_output, print_message
+from lading._errors import LadingError
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+# Typer has a copy of click of its own, or uses click's: either way this is the class of all mistakes in usage.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+_EPILOG = """\b
+Exit codes:
+  0    fine
+  1    failed; stderr says why, and what to do next
+  2    a mistake in usage, or a malformed name
+  3    there is no such version, collection, path or run
+  4    content is not what its digest says
+  130  interrupted by Ctrl-C
+
+\b
+Settings:
+  LADING_URL      host:port, grpc://host:port, or grpcs://host:port for TLS
+  LADING_API_KEY  where `lading login` keeps none
+  LADING_ENTITY   the entity where a name says none; else the key's
+  LADING_PROJECT  the project where a name says none; else `default`
+"""
+
+app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=_EPILOG)
 
 
 def _print_version(wanted: bool) -> None:
@@ -24,26 +49,90 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def lading(
+    context: typer.Context,
     show_version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Keep data sets, checkpoints and models."""
+    """Keep data sets, checkpoints and models.
+
+    A version is written [entity/][project/]name and then :alias, :vN or @b3:hex; without, :latest is meant. Next to a
+    `lading serve` of the same user nothing has to be set.
+    """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Run the server. `lading serve --help` names every setting.",
-)
-def serve(context: typer.Context) -> None:
-    """Become the server: SDK and server never import each other, so it is another program in this process's place."""
-    if find_spec("lading_server") is None or find_spec("sqlalchemy") is None:
-        typer.echo("the server is not installed; run: pip install 'lading[server]'", err=True)
-        raise typer.Exit(EXIT_FAILED)
-    arguments = [sys.executable, "-m", "lading_server", *context.args]
-    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, and no shell
+# They take the arguments of the program that they become, its --help too.
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+app.command(context_settings=_PASSED_ON)(programs.serve)
+for _command in (
+    account.login,
+    account.whoami,
+    transfers.put,
+    transfers.get,
+    lists.ls,
+    versions.show,
+    transfers.cat,
+    names.alias,
+    names.tag,
+    names.link,
+    names.unlink,
+    versions.lineage,
+    lists.search,
+    versions.history,
+    versions.diff,
+    transfers.verify,
+    names.rm,
+    lists.runs,
+):
+    app.command()(_command)
+app.command(context_settings=_PASSED_ON)(programs.demo)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command; return what a shell is to see. Of what goes wrong, stderr has one line."""
+    try:
+        code = app(list(arguments), prog_name="lading", standalone_mode=False)
+        flush_output()
+        return _interrupted() if code == Exit.INTERRUPTED else int(code or Exit.FINE)
+    except OutputClosed:
+        discard_output()
+        return Exit.FINE
+    except SystemExit as ended:
+        # What Typer makes of help that nobody reads to its end; completion ends so too.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        discard_output()
+        return Exit.FINE
+    except LadingError as error:
+        return _failed(" ".join([error.message, *_advice(error)]), EXITS[type(error)])
+    except _UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else "lading"
+        return _failed(f"{error.format_message().rstrip('.')}. See `{where} --help`.".replace("?.", "?"), Exit.USAGE)
+    except OSError as error:
+        return _failed(f"{error.filename or 'the system'}: {error.strerror or error}", Exit.FAILED)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+
+
+def _advice(error: LadingError) -> list[str]:
+    return [ADVICE[type(error)]] if type(error) in ADVICE else []
+
+
+def _failed(message: str, code: Exit) -> Exit:
+    print_message(f"lading: {message}")
+    return code
+
+
+def _interrupted() -> Exit:
+    return _failed("interrupted", Exit.INTERRUPTED)
 
 
 def main() -> None:
     """Run the command line."""
-    app()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that the terminal's encoding lacks is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))

@@ -1,12 +1,13 @@
-"""One upload, from files on disk to a tree: reads, and hands each thing to the step that comes next."""
+"""One upload, from files on disk to a tree."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Sequence
 from functools import partial
 
-from lading._errors import IntegrityError, LadingError, MissingContent, one_error
+from lading._digest_cache import DigestCache
+from lading._errors import LadingError, MissingContent
 from lading._limits import Limits
 from lading._model import TreeInfo, UploadResult
 from lading._progress import ProgressCallback, ProgressMeter
@@ -14,24 +15,12 @@ from lading._retry import RetryPolicy
 from lading._scan import LocalFile, Source
 from lading._threads import Threads
 from lading._transport import Transport
-from lading._upload.blobs import Committer, failure
-from lading._upload.chunks import ChunkFlow
-from lading._upload.content import UploadingFile
-from lading._upload.flow import Budget
-from lading._upload.read import BLOCK_BYTES, LargeFile, read_again, read_batch
+from lading._upload.files import BlobUpload
+from lading._upload.known import KnownFiles
 from lading._upload.session import Session
-from lading._upload.streamed import STREAM_FROM_BYTES, StreamedCommit
 from lading._upload.tree import TreeEntries, put_tree
 from lading_format.tree import FileEntry, ReferenceEntry, sort_key
-from lading_proto.ingest.v1 import chunks_pb2
 
-# Of file data, from reading to acknowledgement; with what two readers hold besides, 64 MiB.
-_MEMORY_BYTES = 48 << 20
-_READERS = 2
-_FILES_PER_BATCH = 256
-# `missing_chunk_digests` names at most 1,000; so a recipe of many more takes many rounds, each of which must help.
-_MISSING_PER_ANSWER = 1_000
-_REPAIRS_AT_MOST = 3
 _ROUNDS_AT_MOST = 3
 
 
@@ -42,8 +31,10 @@ async def upload(
     policy: RetryPolicy,
     source: Source,
     on_progress: ProgressCallback | None,
+    cache: DigestCache | None,
+    recheck: bool,
 ) -> UploadResult:
-    """Upload files and put their tree. See IngestClient.upload_tree."""
+    """Upload files and put their tree. See Content.upload_tree."""
     for rounds_left in reversed(range(_ROUNDS_AT_MOST)):
         session = Session(transport, entity)
         meter = ProgressMeter(
@@ -52,13 +43,20 @@ async def upload(
             files_total=len(source.files),
         )
         with Threads() as threads:
-            blobs = _BlobUpload(transport, session, limits, policy, meter, threads)
-            digests = await blobs.run(source.files)
+            known = KnownFiles(transport, entity, limits, policy, threads, cache)
+            remembered = await known.remembered(source.files)
+            unchanged = None if recheck else await _tree_of_unchanged(known, source, remembered)
+            if unchanged is not None:
+                _count_known(meter, source.files)
+                return UploadResult(unchanged, True, meter.finish())
+            blobs = BlobUpload(transport, session, limits, policy, meter, threads)
+            digests = await _digests(known, blobs, meter, source.files, await known.stored(remembered))
         entries = _entries(source, digests)
         try:
             tree, already_present = await policy.call(partial(_put_tree, transport, session, entries))
         except MissingContent:
             # The lease lapsed between the commits and now. What is still there is not sent again.
+            recheck = True
             if not rounds_left:
                 raise
             continue
@@ -67,176 +65,36 @@ async def upload(
     raise AssertionError("the last round returns or raises")
 
 
-class _BlobUpload:
-    """Uploads files until each is a committed blob.
-
-    Invariant: `_uncommitted` counts the files that were read, or are being read, and are not committed; a file whose
-    content another has is not counted.
-    """
-
-    def __init__(
-        self,
-        transport: Transport,
-        session: Session,
-        limits: Limits,
-        policy: RetryPolicy,
-        meter: ProgressMeter,
-        threads: Threads,
-    ) -> None:
-        self._transport = transport
-        self._session = session
-        self._limits = limits
-        self._meter = meter
-        self._threads = threads
-        self._budget = Budget(_MEMORY_BYTES)
-        self._flow = ChunkFlow(transport, session, limits, policy, self._budget, meter, self._hand_on)
-        self._committer = Committer(transport, session, limits, policy, self._take_result)
-        self._by_digest: dict[bytes, UploadingFile] = {}
-        self._streamed: dict[UploadingFile, StreamedCommit] = {}
-        self._uncommitted = 0
-        self._committed = asyncio.Event()
-        self._group = asyncio.TaskGroup()
-
-    async def run(self, sources: Sequence[LocalFile]) -> list[bytes]:
-        """Upload; return the digests in the order of the files."""
-        files = [UploadingFile(source) for source in sources]
-        jobs = _jobs(files)
-        self._uncommitted = len(files)
-        with one_error():
-            async with self._group as group:
-                self._flow.start(group)
-                group.create_task(self._committer.run())
-                for _ in range(_READERS):
-                    group.create_task(self._read(jobs))
-                while self._uncommitted:
-                    await self._committed.wait()
-                    self._committed.clear()
-                self._flow.close()
-                self._committer.close()
-        return [file.digest for file in files]
-
-    async def _read(self, jobs: Iterator[list[UploadingFile]]) -> None:
-        for files in jobs:
-            if files[0].source.size_bytes > BLOCK_BYTES:
-                await self._read_large(files[0])
-            else:
-                await self._read_batch(files)
-
-    async def _read_batch(self, files: list[UploadingFile]) -> None:
-        await self._budget.acquire(sum([file.source.size_bytes for file in files]))
-        chunks = await self._threads.run(read_batch, files)
-        repeated = {file for file in files if self._is_repeated(file)}
-        if repeated:
-            kept = [chunk for chunk in chunks if chunk.file not in repeated]
-            self._spare(repeated)
-            chunks = kept
-        self._flow.submit(chunks)
-        self._hand_on([file for file in files if file not in repeated])
-
-    async def _read_large(self, file: UploadingFile) -> None:
-        with LargeFile(file) as large:
-            while not file.is_read:
-                expected_bytes = large.next_bytes()
-                await self._budget.acquire(expected_bytes)
-                chunks = await self._threads.run(large.read)
-                # Negative when the last chunk made it more: then others wait for a little longer.
-                self._budget.release(expected_bytes - sum([len(chunk.data) for chunk in chunks]))
-                self._flow.submit(chunks)
-        if self._is_repeated(file) and file not in self._streamed:
-            file.is_handed_on = True
-            self._count_done(file)
-        else:
-            self._hand_on([file])
-
-    def _is_repeated(self, file: UploadingFile) -> bool:
-        return self._by_digest.setdefault(file.digest, file) is not file
-
-    def _spare(self, files: set[UploadingFile]) -> None:
-        """Count files whose content another file of this upload has."""
-        for file in files:
-            size_bytes = file.source.size_bytes
-            self._budget.release(size_bytes)
-            self._meter.add(bytes_done=size_bytes, bytes_deduplicated=size_bytes)
-            self._count_done(file)
-
-    def _hand_on(self, files: Sequence[UploadingFile]) -> None:
-        """Commit those that are durable; let those that are large be committed as they grow."""
-        ready: list[UploadingFile] = []
-        for file in files:
-            if file.is_handed_on:
-                continue
-            streamed = self._streamed.get(file)
-            if streamed is not None:
-                streamed.advance()
-            elif file.is_durable:
-                file.is_handed_on = True
-                ready.append(file)
-            elif file.sent_chunks and file.source.size_bytes >= STREAM_FROM_BYTES and not file.repairs:
-                self._stream(file)
-        self._committer.commit(ready)
-
-    def _stream(self, file: UploadingFile) -> None:
-        streamed = StreamedCommit(file, self._transport, self._session, self._take_result, self._take_broken)
-        self._streamed[file] = streamed
-        self._group.create_task(streamed.run())
-
-    def _take_broken(self, file: UploadingFile) -> None:
-        del self._streamed[file]
-        self._hand_on([file])
-
-    def _take_result(self, file: UploadingFile, result: chunks_pb2.BlobResult) -> None:
-        self._streamed.pop(file, None)
-        if result.outcome != chunks_pb2.BLOB_OUTCOME_FAILED:
-            self._count_done(file)
-            return
-        file.repairs += 1
-        if result.error.reason == "MISSING_CHUNKS":
-            allowed = _REPAIRS_AT_MOST + file.chunk_count // _MISSING_PER_ANSWER
-            missing = set(result.missing_chunk_digests)
-        elif result.error.reason == "CORRUPT_RECORD":
-            # Which chunk is damaged is not said; the server forgets it, so that asking for all finds it missing.
-            allowed, missing = 1, {digest for _, _, _, digest in file.ranges()}
-        else:
-            raise failure(file, result)
-        if file.repairs > allowed:
-            raise failure(file, result)
-        self._group.create_task(self._repair(file, missing))
-
-    async def _repair(self, file: UploadingFile, missing: set[bytes]) -> None:
-        """Read chunks again that the server does not have any more, and commit the file when they are there."""
-        wanted = [(index, offset, size, digest) for index, offset, size, digest in file.ranges() if digest in missing]
-        if not wanted:
-            raise IntegrityError(f"The server misses chunks that {file.source.location!r} does not have.")
-        file.unsettled += len(wanted)
-        file.is_handed_on = False
-        for index, offset, size_bytes, digest in wanted:
-            await self._budget.acquire(size_bytes)
-            chunk = await self._threads.run(read_again, file, index, offset, size_bytes, digest)
-            self._flow.submit([chunk])
-
-    def _count_done(self, file: UploadingFile) -> None:
-        self._meter.add(files_done=1, files_deduplicated=int(not file.sent_chunks))
-        self._uncommitted -= 1
-        if not self._uncommitted:
-            self._committed.set()
+async def _tree_of_unchanged(known: KnownFiles, source: Source, remembered: Sequence[bytes | None]) -> TreeInfo | None:
+    """Return the tree, if no file changed since it was read and the entity has the tree."""
+    digests = [digest for digest in remembered if digest is not None]
+    if not digests or len(digests) < len(source.files):
+        return None
+    return await known.stored_tree(_entries(source, digests))
 
 
-def _jobs(files: Sequence[UploadingFile]) -> Iterator[list[UploadingFile]]:
-    """Yield files that one thread reads in one go: many small ones, or one that is larger than a block."""
-    batch: list[UploadingFile] = []
-    batch_bytes = 0
-    for file in files:
-        size_bytes = file.source.size_bytes
-        if size_bytes > BLOCK_BYTES:
-            yield [file]
-            continue
-        if batch and (batch_bytes + size_bytes > BLOCK_BYTES or len(batch) >= _FILES_PER_BATCH):
-            yield batch
-            batch, batch_bytes = [], 0
-        batch.append(file)
-        batch_bytes += size_bytes
-    if batch:
-        yield batch
+async def _digests(
+    known: KnownFiles,
+    blobs: BlobUpload,
+    meter: ProgressMeter,
+    files: Sequence[LocalFile],
+    stored: Sequence[bytes | None],
+) -> list[bytes]:
+    """Upload the files that are not known to be stored; return the digests of all."""
+    unread = [file for file, digest in zip(files, stored, strict=True) if digest is None]
+    _count_known(meter, [file for file, digest in zip(files, stored, strict=True) if digest is not None])
+    hashed_ns = time.time_ns()
+    read = await blobs.run(unread)
+    await known.remember(unread, read, hashed_ns)
+    rest = iter(read)
+    return [next(rest) if digest is None else digest for digest in stored]
+
+
+def _count_known(meter: ProgressMeter, files: Sequence[LocalFile]) -> None:
+    size_bytes = sum(file.size_bytes for file in files)
+    meter.add(
+        bytes_done=size_bytes, bytes_deduplicated=size_bytes, files_done=len(files), files_deduplicated=len(files)
+    )
 
 
 def _entries(source: Source, digests: Sequence[bytes]) -> TreeEntries:

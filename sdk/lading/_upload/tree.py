@@ -29,7 +29,7 @@ async def put_tree(transport: Transport, entity: str, session_id: str, entries: 
         MissingContent: A blob is not committed any more.
     """
     # In a thread: a million entries take seconds.
-    expected_digest = await asyncio.to_thread(_tree_digest, entries)
+    expected_digest = await asyncio.to_thread(tree_digest, entries)
     stream: Stream[trees_pb2.PutTreeRequest, trees_pb2.PutTreeResponse] = transport.stream(transport.control.PutTree())
     try:
         start = trees_pb2.PutTreeStart(entity=entity, session_id=session_id)
@@ -50,7 +50,8 @@ def tree_info(tree: trees_pb2.TreeInfo) -> TreeInfo:
     return TreeInfo(tree.digest, tree.file_count, tree.reference_count, tree.size_bytes)
 
 
-def _tree_digest(entries: TreeEntries) -> str:
+def tree_digest(entries: TreeEntries) -> str:
+    """Return the digest that the tree of these entries has. Raises InvalidArgument when they cannot be one tree."""
     hasher = TreeHasher()
     try:
         for entry in entries:

@@ -2,6 +2,14 @@
 
 Modules:
     errors        what can go wrong, in the domain's words
+    registry_errors what can go wrong with names
+    callers       who calls, and for which entity
+    keys          how API keys are written, made and hashed
+    access        who may call what: the one place where keys are verified
+    peers         calls from one service to the other
+    local_file    word for the shells of the server's own user
+    pins          what the registry asks of ingest
+    page_tokens   where a listing goes on
     grpc_status   the one table from errors to statuses
     interceptor   what every call goes through
     calls         what is known of one call, for the log and the metrics

@@ -9,6 +9,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from lading_server.common.callers import Principal
 from lading_server.common.logs import FIELDS
 from lading_server.common.metrics import Metrics
 
@@ -27,7 +28,8 @@ class Call:
 
     def __init__(self, method: str, metrics: Metrics) -> None:
         self.method = method
-        self.caller = ""
+        self.peer = ""
+        self._caller = ""
         self.status = "OK"
         self.error = ""
         self.received_bytes = 0
@@ -36,6 +38,10 @@ class Call:
         self._metrics = metrics
         self._began = time.monotonic()
         self._is_told = False
+
+    def acted_for(self, principal: Principal) -> None:
+        """Note who makes the call. The id of a key is no secret."""
+        self._caller = f"{principal.name}/{principal.key_id}" if principal.key_id else principal.name
 
     def decoding(self, decode: Callable[[bytes], Any], *, is_stream: bool) -> Callable[[bytes], Any]:
         """Return the deserializer that counts.
@@ -84,7 +90,8 @@ class Call:
         self._metrics.call_ended(self.method, self.status, seconds, self.received_bytes, self._sent_bytes)
         fields = {
             "method": self.method,
-            "caller": self.caller,
+            "caller": self._caller,
+            "peer": self.peer,
             "entity": self._entity,
             "status": self.status,
             "milliseconds": round(seconds * 1000, 3),

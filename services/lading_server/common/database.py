@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -23,6 +24,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import greenlet_spawn
+
+from lading_server.common.sqlite_connection import SqliteConnection
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -37,6 +41,8 @@ _BUSY_MILLISECONDS = 5_000
 _READERS = 4
 # Far below PostgreSQL's default of 100 connections, so that several replicas of both services fit.
 _POSTGRES_CONNECTIONS = 12
+# An execution option of ours: the connection is for one query.
+_ONE_QUERY = "lading_one_query"
 # The same number in every process that migrates: two replicas that start together go one after the other.
 _MIGRATION_LOCK = 0x4C61_6469_6E67
 # serialization_failure and deadlock_detected: PostgreSQL asks for the whole transaction to be run again.
@@ -59,6 +65,7 @@ class Database:
         """`name` is how messages call the database; without its password. Use `open_database`."""
         self._writer = writer
         self._reader = reader
+        self._for_one_query = reader.sync_engine.execution_options(**{_ONE_QUERY: True})
         self._name = name
         # SQLite has one writer. A lock is fair and waits as long as it takes; a pool would give up after a while.
         self._turn: asyncio.Lock | nullcontext[None] = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
@@ -101,6 +108,14 @@ class Database:
         async with self._transaction(self._reader) as connection:
             yield connection
 
+    async def fetch(self, query: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the rows of one query: what `read` does for several, at a fraction of the cost.
+
+        Raises:
+            DatabaseUnavailable: There is no connection to be had.
+        """
+        return await greenlet_spawn(self._fetch, query, parameters)
+
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that can be given ON CONFLICT."""
         return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
@@ -110,6 +125,15 @@ class Database:
         if self._reader is not self._writer:
             await self._reader.dispose()
         await self._writer.dispose()
+
+    def _fetch(self, query: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
+        # One query sees one moment, with a transaction around it or without.
+        try:
+            connection = self._for_one_query.connect()
+        except _CONNECT_ERRORS as error:
+            raise DatabaseUnavailable(_explain(self.dialect, self._name, error)) from error
+        with connection:
+            return connection.execute(query, parameters).all()
 
     @asynccontextmanager
     async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
@@ -197,11 +221,17 @@ def _open_sqlite(url: URL) -> Database:
     # Asked here and not left to the driver: when an open fails, its thread outlives the event loop and complains.
     if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         raise DatabaseUnavailable(_explain("sqlite", f"database {path}", OSError("unable to open database file")))
+    url = URL.create(url.drivername, database=path)
     writer = create_async_engine(
-        URL.create(url.drivername, database=path), pool_size=1, max_overflow=0, hide_parameters=True
+        url,
+        async_creator=partial(SqliteConnection.open, path),
+        pool_size=1,
+        max_overflow=0,
+        hide_parameters=True,
     )
     reader = create_async_engine(
-        URL.create(url.drivername, database=f"file:{quote(path)}", query={"mode": "ro", "uri": "true"}),
+        url,
+        async_creator=partial(SqliteConnection.open, f"file:{quote(path)}?mode=ro", uri=True),
         pool_size=_READERS,
         max_overflow=0,
         hide_parameters=True,
@@ -209,7 +239,7 @@ def _open_sqlite(url: URL) -> Database:
     sa.event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
     sa.event.listen(writer.sync_engine, "begin", _begin_immediate)
     sa.event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
-    sa.event.listen(reader.sync_engine, "begin", _begin_deferred)
+    sa.event.listen(reader.sync_engine, "begin", _begin_reading)
     return Database(writer, reader, f"database {path}")
 
 
@@ -246,8 +276,6 @@ def _prepare_sqlite_reader(connection: Any, _record: object) -> None:
 
 def _set_pragmas(connection: Any, *pragmas: str) -> object:
     """Set pragmas and return what the last one answered."""
-    # The driver must not begin transactions by itself: see _begin_immediate.
-    connection.isolation_level = None
     cursor = connection.cursor()
     try:
         for pragma in pragmas:
@@ -266,8 +294,11 @@ def _begin_immediate(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def _begin_deferred(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+def _begin_reading(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get(_ONE_QUERY):
+        return
+    driver: Any = connection.connection.driver_connection
+    driver.begin_reading()
 
 
 def _explain(dialect: str, name: str, error: BaseException) -> str:

@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 from lading_format import errors as formats
 from lading_format.errors import ReasonedError
 from lading_server.common import errors
+from lading_server.common import registry_errors as names
 
 DOMAIN = "lading"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -28,6 +29,7 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     formats.PathConflict: _INVALID,
     formats.NotSorted: _INVALID,
     formats.InvalidReference: _INVALID,
+    formats.InvalidName: _INVALID,
     errors.InvalidEntity: _INVALID,
     errors.InvalidSession: _INVALID,
     errors.InvalidUpload: _INVALID,
@@ -60,10 +62,40 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.StorageFailed: _DATA_LOSS,
     errors.CorruptRecord: _DATA_LOSS,
+    names.InvalidPin: _INVALID,
+    names.RequestIdReused: _INVALID,
+    names.InvalidMetadata: _INVALID,
+    names.TextTooLong: _INVALID,
+    names.InvalidQuery: _INVALID,
+    names.InvalidMetric: _INVALID,
+    names.InvalidState: _INVALID,
+    names.CollectionNotFound: _NOT_FOUND,
+    names.VersionNotFound: _NOT_FOUND,
+    names.AliasNotFound: _NOT_FOUND,
+    names.RunNotFound: _NOT_FOUND,
+    names.CollectionExists: grpc.StatusCode.ALREADY_EXISTS,
+    names.RunExists: grpc.StatusCode.ALREADY_EXISTS,
+    names.PinConflict: _PRECONDITION,
+    names.PinReleased: _PRECONDITION,
+    names.TypeMismatch: _PRECONDITION,
+    names.WrongKind: _PRECONDITION,
+    names.VersionInUse: _PRECONDITION,
+    names.RunEnded: _PRECONDITION,
+    names.AliasMoved: grpc.StatusCode.ABORTED,
+    names.IngestUnavailable: grpc.StatusCode.UNAVAILABLE,
+    names.KeysUnavailable: grpc.StatusCode.UNAVAILABLE,
+    names.KeyMissing: grpc.StatusCode.UNAUTHENTICATED,
+    names.KeyInvalid: grpc.StatusCode.UNAUTHENTICATED,
+    names.EntityDenied: grpc.StatusCode.PERMISSION_DENIED,
 }
 
 # When trying again may help, in seconds: a stream ends, a server restarts.
-_RETRY_SECONDS: dict[type[ReasonedError], int] = {errors.TooManyStreams: 1, errors.Draining: 2}
+_RETRY_SECONDS: dict[type[ReasonedError], int] = {
+    errors.TooManyStreams: 1,
+    errors.Draining: 2,
+    names.IngestUnavailable: 2,
+    names.KeysUnavailable: 2,
+}
 
 # gRPC clients take 8 KiB of trailers by default and drop a status that is larger; some of it is gRPC's own.
 _TRAILER_BYTES = 7_800

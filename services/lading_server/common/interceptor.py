@@ -1,4 +1,4 @@
-"""What every call goes through: drain, the limit of streams, errors to statuses, one log line, metrics."""
+"""What every call goes through: drain, key, entity, the limit of streams, errors to statuses, one log line, metrics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any, TypeVar, cast
 import grpc
 
 from lading_format.errors import ReasonedError
+from lading_server.common.access import Access, check_entity_of
+from lading_server.common.callers import Principal, acting_for
 from lading_server.common.calls import Call, MalformedMessage
 from lading_server.common.drain import Drain
 from lading_server.common.errors import Draining, TooManyStreams
@@ -23,6 +25,8 @@ _ALWAYS_ANSWERED = ("/grpc.health.", "/grpc.reflection.")
 # A client that is refused in mid-stream is read out so far, so that it sees the status. See `_read_out`.
 _READ_OUT_BYTES = 64 << 20
 _READ_OUT_IDLE_SECONDS = 5.0
+# And for so long in all when it was not even admitted: a trickle of bytes must not hold what others need.
+_READ_OUT_STRANGER_SECONDS = 5.0
 
 Behavior = Callable[[Any, Any], Any]
 Request = TypeVar("Request")
@@ -36,8 +40,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     in the log before its status is sent, unless a handler aborts by itself.
     """
 
-    def __init__(self, drain: Drain, metrics: Metrics, max_streams: int) -> None:
+    def __init__(self, drain: Drain, metrics: Metrics, max_streams: int, access: Access) -> None:
         self._drain = drain
+        self._access = access
         self._metrics = metrics
         self._max_streams = max_streams
         self._open_streams = 0
@@ -85,18 +90,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, call: Call, behavior: Behavior, *, is_stream: bool = False, reads_stream: bool = False
     ) -> Behavior:
         async def wrapped(request: Any, context: Any) -> Any:
-            call.caller = context.peer()
+            call.peer = context.peer()
             try:
-                with self._admitted(is_stream or reads_stream):
+                self._refuse_if_draining()
+                # Before the call takes a place among the streams: those without a key must not keep others out.
+                principal = await self._access.admit(call.method, context.invocation_metadata() or ())
+                call.acted_for(principal)
+                with self._admitted(is_stream or reads_stream), acting_for(principal):
+                    messages = _OfOneEntity(request, principal) if reads_stream else request
                     try:
-                        return await _answer(behavior, request, context, call)
+                        return await _answer(behavior, messages, context, call, principal)
                     except ReasonedError as refusal:
                         # Telling it may take until the client reads, or is gone: grpc.aio queues the status behind
                         # what was written, and such a call keeps its place among the open streams until then.
                         await _refuse(context, call, refusal, request if reads_stream else None)
-            except (Draining, TooManyStreams) as refusal:
-                is_worth_reading = reads_stream and isinstance(refusal, Draining)
-                await _refuse(context, call, refusal, request if is_worth_reading else None)
+            except ReasonedError as refusal:
+                is_worth_reading = reads_stream and not isinstance(refusal, TooManyStreams)
+                unread = request if is_worth_reading else None
+                await _refuse(context, call, refusal, unread, _READ_OUT_STRANGER_SECONDS)
             except MalformedMessage:
                 call.status = grpc.StatusCode.INVALID_ARGUMENT.name
                 text = f"a message cannot be parsed as what {call.method} takes; compare the .proto files"
@@ -125,8 +136,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @contextmanager
     def _admitted(self, is_stream: bool) -> Iterator[None]:
         """Count the call for as long as it lasts. Raises Draining, TooManyStreams."""
-        if self._drain.started:
-            raise Draining("the server is about to stop; retry with backoff")
+        self._refuse_if_draining()
         if is_stream and self._open_streams >= self._max_streams:
             raise TooManyStreams(
                 f"{self._max_streams} streams are open, which is the limit; retry with backoff", limit=self._max_streams
@@ -136,6 +146,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             yield
         finally:
             self._count(-1, is_stream)
+
+    def _refuse_if_draining(self) -> None:
+        if self._drain.started:
+            raise Draining("the server is about to stop; retry with backoff")
 
     def _count(self, change: int, is_stream: bool) -> None:
         self._open_calls += change
@@ -148,9 +162,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._idle.set()
 
 
-async def _answer(behavior: Behavior, request: Any, context: Any, call: Call) -> Any:
+class _OfOneEntity:
+    """The messages of a stream, none of which names an entity that the caller's key is not for."""
+
+    def __init__(self, messages: Any, principal: Principal) -> None:
+        self._messages = messages
+        self._principal = principal
+
+    def __aiter__(self) -> _OfOneEntity:
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await anext(self._messages)
+        check_entity_of(message, self._principal)
+        return message
+
+
+async def _answer(behavior: Behavior, request: Any, context: Any, call: Call, principal: Principal) -> Any:
     if isinstance(request, MalformedMessage):
         raise request
+    check_entity_of(request, principal)
     response = await behavior(request, context)
     code = context.code()
     if code is not None:
@@ -180,26 +211,29 @@ def _writing(behavior: Behavior) -> Behavior:
     return write
 
 
-async def _refuse(context: Any, call: Call, error: ReasonedError, unread: Any) -> None:
+async def _refuse(
+    context: Any, call: Call, error: ReasonedError, unread: Any, read_out_seconds: float | None = None
+) -> None:
     """End the call with the error's status; `unread` is the stream that the client may still be writing to."""
     status = status_of(error)
     call.status, call.error = status.code.name, error.reason
     if unread is not None:
-        await _read_out(unread, call)
+        await _read_out(unread, call, read_out_seconds)
     call.ended()
     await context.abort(status.code, status.message, status.trailers)
 
 
-async def _read_out(messages: Any, call: Call) -> None:
-    """Take and drop what the client still sends, within limits.
+async def _read_out(messages: Any, call: Call, seconds: float | None) -> None:
+    """Take and drop what the client still sends, within limits; for `seconds` in all, or as long as it goes on.
 
     grpc.aio can lose the status when a server ends a stream that the client is still writing to, and the client then
     sees INTERNAL or CANCELLED instead of what is wrong.
     """
     last_byte = call.received_bytes + _READ_OUT_BYTES
     try:
-        while call.received_bytes < last_byte:
-            async with asyncio.timeout(_READ_OUT_IDLE_SECONDS):
-                await anext(messages)
+        async with asyncio.timeout(seconds):
+            while call.received_bytes < last_byte:
+                async with asyncio.timeout(_READ_OUT_IDLE_SECONDS):
+                    await anext(messages)
     except (TimeoutError, StopAsyncIteration, MalformedMessage):
         return

@@ -15,6 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from lading_server.common.access import Access
 from lading_server.common.drain import Drain
 from lading_server.common.interceptor import CallInterceptor
 from lading_server.common.metrics import Metrics
@@ -80,10 +81,15 @@ class Server:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, address: tuple[str, int], components: Sequence[Component], drain: Drain, metrics: Metrics
+    settings: Settings,
+    address: tuple[str, int],
+    components: Sequence[Component],
+    drain: Drain,
+    metrics: Metrics,
+    access: Access,
 ) -> AsyncIterator[Server]:
     """Serve the components at an address for the length of the block. Raises AddressInUse."""
-    interceptor = CallInterceptor(drain, metrics, settings.max_streams)
+    interceptor = CallInterceptor(drain, metrics, settings.max_streams, access)
     server = grpc.aio.server(
         interceptors=[interceptor],
         maximum_concurrent_rpcs=_CALLS_BESIDE_STREAMS + settings.max_streams,

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
+from lading_format.errors import InvalidName
+from lading_format.names import check_entity_name
+
 MIB = 1 << 20
 
 
@@ -68,12 +71,30 @@ def _address(text: str) -> str:
     return text
 
 
+def _entity(text: str) -> str:
+    try:
+        return check_entity_name(text)
+    except InvalidName as error:
+        raise SettingsError(error.message) from error
+
+
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of `host:port` or `[v6]:port`. Raises SettingsError."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"{address!r} is no address: write host:port, for example 127.0.0.1:7420")
     return host.strip("[]"), int(port)
+
+
+def shown_address(host: str, port: int) -> str:
+    """Return what `split_address` takes."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _target(text: str) -> str:
+    if text:
+        split_address(text)
+    return text
 
 
 @dataclass(frozen=True)
@@ -83,7 +104,23 @@ class Settings:
     data: str = _setting("./lading-data", "directory for packs, index and lock")
     listen: str = _setting("127.0.0.1:7420", "address to serve gRPC on; port 0 takes a free one", _address)
     insecure: bool = _setting(False, "allow an address that is not loopback, although there is no TLS", _flag)
+    services: str = _setting(
+        "both", "what this process serves: both, ingest or registry", _one_of("both", "ingest", "registry")
+    )
+    ingest_target: str = _setting(
+        "", "with --services registry: where ingest is, for the registry and for clients, host:port", _target
+    )
+    registry_target: str = _setting("", "with --services ingest: where the registry is, host:port", _target)
+    service_key_file: str = _setting("", "file with the secret by which ingest and registry know each other")
+    auth: str = _setting("keys", "keys, or none: whoever reaches the port may do everything", _one_of("keys", "none"))
+    default_entity: str = _setting("default", "entity that the first start makes, with an admin key", _entity)
+    key_cache_seconds: float = _setting(
+        60.0, "how long a good key is believed, and so how long a revoked one works", _between(0, 86400, float)
+    )
     database_url: str = _setting("", "index in PostgreSQL: postgresql://…; empty for SQLite below the data directory")
+    registry_database_url: str = _setting(
+        "", "names in PostgreSQL: postgresql://…; empty for SQLite below the data directory"
+    )
     metrics_host: str = _setting("127.0.0.1", "address to serve Prometheus on")
     metrics_port: int = _setting(0, "port for Prometheus; 0 for none", _between(0, 65535))
     log_level: str = _setting("info", "debug, info, warning or error", _one_of("debug", "info", "warning", "error"))
@@ -132,6 +169,19 @@ class Settings:
     )
     max_tree_entries: int = _setting(2_000_000, "entries of one tree", _between(1, 1 << 26), is_limit=True)
     max_ranges_per_call: int = _setting(16_384, "ranges of one ReadBlobs", _between(1, 100_000), is_limit=True)
+    max_metadata_bytes: int = _setting(
+        256 << 10, "JSON of one version's metadata, or of a run's config or summary", _between(2, MIB), is_limit=True
+    )
+    max_description_bytes: int = _setting(256 << 10, "UTF-8 of one card", _between(0, MIB), is_limit=True)
+    max_tags: int = _setting(100, "tags of one version or collection", _between(1, 10_000), is_limit=True)
+    max_ref_changes: int = _setting(100, "aliases and links changed in one call", _between(1, 10_000), is_limit=True)
+    max_metric_points: int = _setting(10_000, "metric points of one call", _between(1, 100_000), is_limit=True)
+    max_lineage_nodes: int = _setting(
+        1000, "versions and runs of one lineage graph", _between(1, 100_000), is_limit=True
+    )
+    run_timeout_seconds: float = _setting(
+        300.0, "silence after which a run counts as crashed", _between(1, 30 * 86400, float), is_limit=True
+    )
 
 
 # Limits that are part of the format, and so are no settings.
@@ -169,6 +219,7 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
                 break
     settings = Settings(**values)
     _check_exposure(settings)
+    _check_services(settings)
     return settings
 
 
@@ -214,6 +265,20 @@ def _check_exposure(settings: Settings) -> None:
         is_loopback = False
     if not is_loopback and not settings.insecure:
         raise SettingsError(
-            f"--listen: {settings.listen} can be reached from other machines, and there are no keys and no TLS yet; "
-            "listen on 127.0.0.1, or accept that everybody who reaches the port may read and write with --insecure"
+            f"--listen: {settings.listen} can be reached from other machines, and there is no TLS yet: whoever is on "
+            "the way reads keys and content; listen on 127.0.0.1, or accept that with --insecure"
         )
+
+
+def _check_services(settings: Settings) -> None:
+    """Raise SettingsError unless a process that serves one half can reach the other, and be known there."""
+    if settings.services == "both":
+        return
+    needed = ["service_key_file"]
+    if settings.services == "registry":
+        needed.append("ingest_target")
+    elif settings.auth == "keys":
+        needed.append("registry_target")
+    for name in needed:
+        if not getattr(settings, name):
+            raise SettingsError(f"--services {settings.services} needs {_flag_of(name)}; see --help")

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
 
-from lading_proto.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from lading_proto.ingest.v1 import ingest_pb2, ingest_pb2_grpc, pins_pb2, pins_pb2_grpc
 from lading_server.common.drain import Drain
 from lading_server.common.metrics import Metrics
+from lading_server.common.pins import ContentPins
 from lading_server.common.settings import Settings
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.content import ContentReader
 from lading_server.ingest.domain.housekeeping import Housekeeping
 from lading_server.ingest.domain.ingest import Ingest
 from lading_server.ingest.domain.pack_pool import PackPool
+from lading_server.ingest.domain.pins import Pins
 from lading_server.ingest.domain.recipes import SpanReader
 from lading_server.ingest.domain.startup import recover_packs
 from lading_server.ingest.domain.tree_reader import TreeReader
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.store import ContentIndex
+from lading_server.ingest.local_pins import LocalPins
 from lading_server.ingest.packs.local import LocalPackStorage
 from lading_server.ingest.packs.storage import PackStorage
+from lading_server.ingest.service.pins import PinServicer
 from lading_server.ingest.service.servicer import IngestServicer
 
 # Lapsed rows cost only space, so looking for them once a minute is often enough.
@@ -33,14 +37,28 @@ _SWEEP_SECONDS = 60.0
 class IngestComponent:
     """What a server adds to itself to serve ingest."""
 
-    service_names = (ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,)
+    def __init__(self, ingest: Ingest, drain: Drain, *, serves_pins: bool) -> None:
+        """`serves_pins`: whether the registry is another process."""
+        self._ingest = ingest
+        self._drain = drain
+        self._serves_pins = serves_pins
 
-    def __init__(self, servicer: IngestServicer) -> None:
-        self._servicer = servicer
+    @property
+    def service_names(self) -> Sequence[str]:
+        """The full names of its services."""
+        names = [ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name]
+        return [*names, pins_pb2.DESCRIPTOR.services_by_name["PinService"].full_name] if self._serves_pins else names
+
+    @property
+    def pins(self) -> ContentPins:
+        """What the registry asks, where it is in the same process."""
+        return LocalPins(self._ingest.pins)
 
     def add_to(self, server: grpc.aio.Server) -> None:
-        """Register the service."""
-        ingest_pb2_grpc.add_IngestServiceServicer_to_server(self._servicer, server)
+        """Register its services."""
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServicer(self._ingest, self._drain), server)
+        if self._serves_pins:
+            pins_pb2_grpc.add_PinServiceServicer_to_server(PinServicer(self._ingest.pins), server)
 
 
 @asynccontextmanager
@@ -59,7 +77,7 @@ async def open_ingest(settings: Settings, drain: Drain, metrics: Metrics) -> Asy
         index = await ContentIndex.open(url)
         stack.push_async_callback(index.close)
         ingest = await stack.enter_async_context(run_ingest(settings, index, storage, metrics))
-        yield IngestComponent(IngestServicer(ingest, drain))
+        yield IngestComponent(ingest, drain, serves_pins=settings.services == "ingest")
 
 
 @asynccontextmanager
@@ -106,4 +124,5 @@ async def run_ingest(
             spans=SpanReader(index, storage, workers),
             content=ContentReader(index, storage, workers),
             trees=TreeReader(index, storage, workers),
+            pins=Pins(index, storage, workers, settings.max_page_size),
         )

@@ -1,6 +1,9 @@
-"""The service that knows names. So far it introduces the server.
+"""The service that knows names. It knows no bytes, and reads nothing of ingest's.
 
 Modules:
     component   the registry as a part of a server
-    servicer    the methods of RegistryService
+    ingest_pins ingest at the end of a channel
+    service     the methods of RegistryService: no rules
+    domain      the rules: no gRPC
+    store       rows in SQL
 """

@@ -1,48 +1,31 @@
-"""Addresses, and channels that a fork leaves behind."""
+"""Channels that a fork leaves behind, and keys on every call."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 import pytest
 
 import lading
-from lading._transport import Transport, parse_target
+from lading._address import Address
+from lading._transport import Transport
 
 
-@pytest.mark.parametrize(
-    ("address", "target"),
-    [
-        ("127.0.0.1:7420", "127.0.0.1:7420"),
-        ("grpc://store.example:443", "store.example:443"),
-        ("grpc://store.example:443/", "store.example:443"),
-        ("[::1]:7420", "[::1]:7420"),
-    ],
-)
-def test_an_address_is_host_and_port(address: str, target: str) -> None:
-    assert parse_target(address) == target
+async def test_a_forked_child_is_told_that_its_parent_was_connected(
+    forked: Callable[[Callable[[], None]], int],
+) -> None:
+    transport = Transport(Address("127.0.0.1", 9))
+    assert transport.control is transport.control
 
+    def child() -> None:
+        # The same one, and a fresh one: both would hang, or crash.
+        for mine in (transport, Transport(Address("127.0.0.1", 9))):
+            with pytest.raises(lading.FailedPrecondition, match="spawn"):
+                mine.control  # noqa: B018
 
-@pytest.mark.parametrize(
-    "address", ["", "host", "host:", ":1", "host:0", "host:65536", "host:x", "http://host:1", "a/b:1"]
-)
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(lading.InvalidArgument):
-        parse_target(address)
-
-
-def test_tls_is_refused_in_so_many_words() -> None:
-    with pytest.raises(lading.InvalidArgument, match="TLS is not supported yet"):
-        lading.IngestClient("grpcs://store.example:443", entity="acme")
-
-
-async def test_a_child_of_a_fork_opens_channels_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = Transport("127.0.0.1:9")
-    parents = transport.control
-    assert transport.control is parents
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    assert transport.control is not parents
-    monkeypatch.undo()
+    assert forked(child) == 0
+    await transport.close()
+    assert transport.control is not None
     await transport.close()
 
 

@@ -12,7 +12,7 @@ from lading._upload.content import Chunk, UploadingFile
 from lading._upload.wire import encode_batch
 from lading_proto.ingest.v1 import chunks_pb2
 
-_FILE = UploadingFile(LocalFile("f", "/f", 0, 0, False))
+_FILE = UploadingFile(LocalFile("f", "/f", 0, 0, False, 0, 0, 0))
 _CHUNKS = st.builds(
     Chunk,
     file=st.just(_FILE),

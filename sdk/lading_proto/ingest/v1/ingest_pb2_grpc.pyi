@@ -55,6 +55,10 @@ class IngestServiceStub:
 
       - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
       - `INVALID_ARGUMENT` (`INVALID_SESSION`): `session_id` is not one that OpenSession could have given.
+      - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
+      - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
+      - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
+      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
       - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
       - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
@@ -366,6 +370,10 @@ class IngestServiceAsyncStub:
 
       - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
       - `INVALID_ARGUMENT` (`INVALID_SESSION`): `session_id` is not one that OpenSession could have given.
+      - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
+      - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
+      - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
+      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
       - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
       - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
@@ -676,6 +684,10 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
 
       - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
       - `INVALID_ARGUMENT` (`INVALID_SESSION`): `session_id` is not one that OpenSession could have given.
+      - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
+      - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
+      - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
+      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
       - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
       - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.

@@ -12,21 +12,31 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from lading_proto.registry.v1 import collections_pb2 as lading__proto_dot_registry_dot_v1_dot_collections__pb2
+from lading_proto.registry.v1 import events_pb2 as lading__proto_dot_registry_dot_v1_dot_events__pb2
+from lading_proto.registry.v1 import lineage_pb2 as lading__proto_dot_registry_dot_v1_dot_lineage__pb2
+from lading_proto.registry.v1 import refs_pb2 as lading__proto_dot_registry_dot_v1_dot_refs__pb2
+from lading_proto.registry.v1 import runs_pb2 as lading__proto_dot_registry_dot_v1_dot_runs__pb2
+from lading_proto.registry.v1 import versions_pb2 as lading__proto_dot_registry_dot_v1_dot_versions__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lading_proto/registry/v1/registry.proto\x12\x12lading.registry.v1\"\x16\n\x14GetServerInfoRequest\"w\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x15\n\ringest_target\x18\x02 \x01(\t\x12/\n\x06limits\x18\x03 \x03(\x0b\x32\x1f.lading.registry.v1.ServerLimit\"?\n\x0bServerLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t2w\n\x0fRegistryService\x12\x64\n\rGetServerInfo\x12(.lading.registry.v1.GetServerInfoRequest\x1a).lading.registry.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lading_proto/registry/v1/registry.proto\x12\x12lading.registry.v1\x1a*lading_proto/registry/v1/collections.proto\x1a%lading_proto/registry/v1/events.proto\x1a&lading_proto/registry/v1/lineage.proto\x1a#lading_proto/registry/v1/refs.proto\x1a#lading_proto/registry/v1/runs.proto\x1a\'lading_proto/registry/v1/versions.proto\"\x16\n\x14GetServerInfoRequest\"w\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x15\n\ringest_target\x18\x02 \x01(\t\x12/\n\x06limits\x18\x03 \x03(\x0b\x32\x1f.lading.registry.v1.ServerLimit\"?\n\x0bServerLimit\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"\x0f\n\rWhoAmIRequest\"3\n\x0eWhoAmIResponse\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t2\xf4\x12\n\x0fRegistryService\x12\x64\n\rGetServerInfo\x12(.lading.registry.v1.GetServerInfoRequest\x1a).lading.registry.v1.GetServerInfoResponse\x12O\n\x06WhoAmI\x12!.lading.registry.v1.WhoAmIRequest\x1a\".lading.registry.v1.WhoAmIResponse\x12\x61\n\x0cListProjects\x12\'.lading.registry.v1.ListProjectsRequest\x1a(.lading.registry.v1.ListProjectsResponse\x12m\n\x10\x43reateCollection\x12+.lading.registry.v1.CreateCollectionRequest\x1a,.lading.registry.v1.CreateCollectionResponse\x12\x64\n\rGetCollection\x12(.lading.registry.v1.GetCollectionRequest\x1a).lading.registry.v1.GetCollectionResponse\x12m\n\x10UpdateCollection\x12+.lading.registry.v1.UpdateCollectionRequest\x1a,.lading.registry.v1.UpdateCollectionResponse\x12j\n\x0fListCollections\x12*.lading.registry.v1.ListCollectionsRequest\x1a+.lading.registry.v1.ListCollectionsResponse\x12\x64\n\rCommitVersion\x12(.lading.registry.v1.CommitVersionRequest\x1a).lading.registry.v1.CommitVersionResponse\x12[\n\nGetVersion\x12%.lading.registry.v1.GetVersionRequest\x1a&.lading.registry.v1.GetVersionResponse\x12\x61\n\x0cListVersions\x12\'.lading.registry.v1.ListVersionsRequest\x1a(.lading.registry.v1.ListVersionsResponse\x12g\n\x0eSearchVersions\x12).lading.registry.v1.SearchVersionsRequest\x1a*.lading.registry.v1.SearchVersionsResponse\x12\x64\n\rUpdateVersion\x12(.lading.registry.v1.UpdateVersionRequest\x1a).lading.registry.v1.UpdateVersionResponse\x12\x64\n\rDeleteVersion\x12(.lading.registry.v1.DeleteVersionRequest\x1a).lading.registry.v1.DeleteVersionResponse\x12[\n\nUpdateRefs\x12%.lading.registry.v1.UpdateRefsRequest\x1a&.lading.registry.v1.UpdateRefsResponse\x12[\n\nGetLineage\x12%.lading.registry.v1.GetLineageRequest\x1a&.lading.registry.v1.GetLineageResponse\x12X\n\tCreateRun\x12$.lading.registry.v1.CreateRunRequest\x1a%.lading.registry.v1.CreateRunResponse\x12O\n\x06GetRun\x12!.lading.registry.v1.GetRunRequest\x1a\".lading.registry.v1.GetRunResponse\x12U\n\x08ListRuns\x12#.lading.registry.v1.ListRunsRequest\x1a$.lading.registry.v1.ListRunsResponse\x12X\n\tUpdateRun\x12$.lading.registry.v1.UpdateRunRequest\x1a%.lading.registry.v1.UpdateRunResponse\x12X\n\tHeartbeat\x12$.lading.registry.v1.HeartbeatRequest\x1a%.lading.registry.v1.HeartbeatResponse\x12X\n\tFinishRun\x12$.lading.registry.v1.FinishRunRequest\x1a%.lading.registry.v1.FinishRunResponse\x12[\n\nLogMetrics\x12%.lading.registry.v1.LogMetricsRequest\x1a&.lading.registry.v1.LogMetricsResponse\x12[\n\nGetMetrics\x12%.lading.registry.v1.GetMetricsRequest\x1a&.lading.registry.v1.GetMetricsResponse\x12[\n\nUseVersion\x12%.lading.registry.v1.UseVersionRequest\x1a&.lading.registry.v1.UseVersionResponse\x12[\n\nListEvents\x12%.lading.registry.v1.ListEventsRequest\x1a&.lading.registry.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lading_proto.registry.v1.registry_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=63
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=85
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=87
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=206
-  _globals['_SERVERLIMIT']._serialized_start=208
-  _globals['_SERVERLIMIT']._serialized_end=271
-  _globals['_REGISTRYSERVICE']._serialized_start=273
-  _globals['_REGISTRYSERVICE']._serialized_end=392
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=301
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=323
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=325
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=444
+  _globals['_SERVERLIMIT']._serialized_start=446
+  _globals['_SERVERLIMIT']._serialized_end=509
+  _globals['_WHOAMIREQUEST']._serialized_start=511
+  _globals['_WHOAMIREQUEST']._serialized_end=526
+  _globals['_WHOAMIRESPONSE']._serialized_start=528
+  _globals['_WHOAMIRESPONSE']._serialized_end=579
+  _globals['_REGISTRYSERVICE']._serialized_start=582
+  _globals['_REGISTRYSERVICE']._serialized_end=3002
 # @@protoc_insertion_point(module_scope)

@@ -2,17 +2,55 @@
 """Client and server classes corresponding to protobuf-defined services."""
 import grpc
 
+from lading_proto.registry.v1 import collections_pb2 as lading__proto_dot_registry_dot_v1_dot_collections__pb2
+from lading_proto.registry.v1 import events_pb2 as lading__proto_dot_registry_dot_v1_dot_events__pb2
+from lading_proto.registry.v1 import lineage_pb2 as lading__proto_dot_registry_dot_v1_dot_lineage__pb2
+from lading_proto.registry.v1 import refs_pb2 as lading__proto_dot_registry_dot_v1_dot_refs__pb2
 from lading_proto.registry.v1 import registry_pb2 as lading__proto_dot_registry_dot_v1_dot_registry__pb2
+from lading_proto.registry.v1 import runs_pb2 as lading__proto_dot_registry_dot_v1_dot_runs__pb2
+from lading_proto.registry.v1 import versions_pb2 as lading__proto_dot_registry_dot_v1_dot_versions__pb2
 
 
 class RegistryServiceStub(object):
     """RegistryService is the address that clients are told. It knows names and no bytes.
 
-    Every status other than OK carries a `google.rpc.ErrorInfo` with domain `lading`. From every rpc:
+    # Words
+
+    - An *entity* is a tenant; a *project* is a workspace inside it.
+    - A *collection* is a named list of versions: a *sequence* gets them by CommitVersion, a *portfolio* (a registered
+    model, in the project `model-registry`) by links.
+    - A *version* is a tree with a number, a card, metadata and tags. Its tree never changes.
+    - An *alias* is a movable name for one version of its collection. `latest` moves by itself.
+    - A *run* is one execution, with the versions that it used and logged.
+
+    # References
+
+    `[entity/]project/name`, and then nothing (meaning `:latest`), `:alias`, `:vN` or `@b3:<64 hex>`; `lading://` may stand
+    in front of it. The entity, if given, is that of the request.
+
+    # Twice
+
+    Every call that changes something takes a `request_id` (1 to 128 of `A-Za-z0-9._-`, a fresh UUID, say), and a call that is
+    sent again with the same one changes nothing more: it answers what the first one did, for a day at least. Without
+    one, a call that is sent again is another call; each says what that means where it matters.
+
+    # Errors
+
+    Every status other than OK carries a `google.rpc.ErrorInfo` with domain `lading`, a `reason` from the lists below
+    and metadata. These can come from every rpc and are not repeated:
 
     Errors:
 
+    - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
+    - `INVALID_ARGUMENT` (`INVALID_NAME`): A name, reference, id, alias, tag or type breaks its rules; `field` says which.
+    - `INVALID_ARGUMENT` (`REQUEST_ID_REUSED`): `request_id` was used for another call. Take a fresh one.
+    - `INVALID_ARGUMENT` (`INVALID_PAGE_TOKEN`): The token is not one that this listing gave.
+    - `INVALID_ARGUMENT` (`INVALID_PAGE_SIZE`): Negative.
+    - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
+    - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
+    - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
     def __init__(self, channel):
@@ -26,20 +64,483 @@ class RegistryServiceStub(object):
                 request_serializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.GetServerInfoResponse.FromString,
                 )
+        self.WhoAmI = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/WhoAmI',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.WhoAmIResponse.FromString,
+                )
+        self.ListProjects = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/ListProjects',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListProjectsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListProjectsResponse.FromString,
+                )
+        self.CreateCollection = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/CreateCollection',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.CreateCollectionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.CreateCollectionResponse.FromString,
+                )
+        self.GetCollection = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/GetCollection',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.GetCollectionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.GetCollectionResponse.FromString,
+                )
+        self.UpdateCollection = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UpdateCollection',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UpdateCollectionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UpdateCollectionResponse.FromString,
+                )
+        self.ListCollections = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/ListCollections',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListCollectionsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListCollectionsResponse.FromString,
+                )
+        self.CommitVersion = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/CommitVersion',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.CommitVersionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.CommitVersionResponse.FromString,
+                )
+        self.GetVersion = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/GetVersion',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.GetVersionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.GetVersionResponse.FromString,
+                )
+        self.ListVersions = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/ListVersions',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.ListVersionsResponse.FromString,
+                )
+        self.SearchVersions = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/SearchVersions',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.SearchVersionsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.SearchVersionsResponse.FromString,
+                )
+        self.UpdateVersion = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UpdateVersion',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UpdateVersionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UpdateVersionResponse.FromString,
+                )
+        self.DeleteVersion = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/DeleteVersion',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionResponse.FromString,
+                )
+        self.UpdateRefs = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UpdateRefs',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsResponse.FromString,
+                )
+        self.GetLineage = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/GetLineage',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_lineage__pb2.GetLineageRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_lineage__pb2.GetLineageResponse.FromString,
+                )
+        self.CreateRun = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/CreateRun',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.CreateRunRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.CreateRunResponse.FromString,
+                )
+        self.GetRun = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/GetRun',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
+                )
+        self.ListRuns = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/ListRuns',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.ListRunsResponse.FromString,
+                )
+        self.UpdateRun = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UpdateRun',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UpdateRunRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UpdateRunResponse.FromString,
+                )
+        self.Heartbeat = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/Heartbeat',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.HeartbeatResponse.FromString,
+                )
+        self.FinishRun = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/FinishRun',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.FinishRunRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.FinishRunResponse.FromString,
+                )
+        self.LogMetrics = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/LogMetrics',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.LogMetricsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.LogMetricsResponse.FromString,
+                )
+        self.GetMetrics = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/GetMetrics',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetMetricsResponse.FromString,
+                )
+        self.UseVersion = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UseVersion',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UseVersionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UseVersionResponse.FromString,
+                )
+        self.ListEvents = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/ListEvents',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_events__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_events__pb2.ListEventsResponse.FromString,
+                )
 
 
 class RegistryServiceServicer(object):
     """RegistryService is the address that clients are told. It knows names and no bytes.
 
-    Every status other than OK carries a `google.rpc.ErrorInfo` with domain `lading`. From every rpc:
+    # Words
+
+    - An *entity* is a tenant; a *project* is a workspace inside it.
+    - A *collection* is a named list of versions: a *sequence* gets them by CommitVersion, a *portfolio* (a registered
+    model, in the project `model-registry`) by links.
+    - A *version* is a tree with a number, a card, metadata and tags. Its tree never changes.
+    - An *alias* is a movable name for one version of its collection. `latest` moves by itself.
+    - A *run* is one execution, with the versions that it used and logged.
+
+    # References
+
+    `[entity/]project/name`, and then nothing (meaning `:latest`), `:alias`, `:vN` or `@b3:<64 hex>`; `lading://` may stand
+    in front of it. The entity, if given, is that of the request.
+
+    # Twice
+
+    Every call that changes something takes a `request_id` (1 to 128 of `A-Za-z0-9._-`, a fresh UUID, say), and a call that is
+    sent again with the same one changes nothing more: it answers what the first one did, for a day at least. Without
+    one, a call that is sent again is another call; each says what that means where it matters.
+
+    # Errors
+
+    Every status other than OK carries a `google.rpc.ErrorInfo` with domain `lading`, a `reason` from the lists below
+    and metadata. These can come from every rpc and are not repeated:
 
     Errors:
 
+    - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
+    - `INVALID_ARGUMENT` (`INVALID_NAME`): A name, reference, id, alias, tag or type breaks its rules; `field` says which.
+    - `INVALID_ARGUMENT` (`REQUEST_ID_REUSED`): `request_id` was used for another call. Take a fresh one.
+    - `INVALID_ARGUMENT` (`INVALID_PAGE_TOKEN`): The token is not one that this listing gave.
+    - `INVALID_ARGUMENT` (`INVALID_PAGE_SIZE`): Negative.
+    - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
+    - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
+    - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
     def GetServerInfo(self, request, context):
-        """GetServerInfo tells what this server is and where ingest is. Clients call it first.
+        """GetServerInfo tells what this server is and where ingest is. Clients call it first; it needs no key.
+
+        Idempotent. Errors:
+
+        - none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoAmI(self, request, context):
+        """WhoAmI tells whom the caller's key belongs to.
+
+        Idempotent. Errors:
+
+        - none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProjects(self, request, context):
+        """ListProjects lists the entity's projects.
+
+        Idempotent. Errors:
+
+        - none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateCollection(self, request, context):
+        """CreateCollection makes a collection before it has a version. CommitVersion and links make theirs by themselves.
+
+        Errors:
+
+        - `ALREADY_EXISTS` (`COLLECTION_EXISTS`): There is one of this name.
+        - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCollection(self, request, context):
+        """GetCollection tells about a collection.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateCollection(self, request, context):
+        """UpdateCollection changes a collection's card and tags.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCollections(self, request, context):
+        """ListCollections lists collections, of one project or of all, that match a query.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_QUERY`): The query cannot be read; `position` says where, from 0.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitVersion(self, request, context):
+        """CommitVersion gives a tree a number in a sequence. The tree has to be whole at ingest, and stays so.
+
+        Where the collection has a version of the same tree no other is made: tags and aliases are set on that one, and
+        the run has it as an output. So a call that is sent twice makes one version, with a `request_id` or without.
+        Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
+        - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
+        - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_ref_changes` aliases, or more than `max_tags` tags.
+        - `NOT_FOUND` (`TREE_NOT_FOUND`): Ingest has no such tree. Upload it, then commit again.
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        - `NOT_FOUND` (`ALIAS_NOT_FOUND`): An alias to remove, with a belief, is not there.
+        - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
+        - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The collection has another type; `expected` says which.
+        - `FAILED_PRECONDITION` (`WRONG_KIND`): `project` is `model-registry`: its collections get versions by links.
+        - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
+        - `DATA_LOSS` (`CORRUPT_RECORD`): A page of the tree is damaged at rest. Tell the operator.
+        - `UNAVAILABLE` (`INGEST_UNAVAILABLE`): Ingest does not answer. Retry with backoff.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVersion(self, request, context):
+        """GetVersion resolves a reference, or finds a version by its id.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias; a version may have been deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """ListVersions lists the versions of a collection, the newest first.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchVersions(self, request, context):
+        """SearchVersions lists versions of any collection that match a query, in the order that is asked for.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_QUERY`): The query or the order cannot be read; `position` says where, from 0.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateVersion(self, request, context):
+        """UpdateVersion changes a version's card, metadata and tags. Of a link only tags can be changed.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
+        - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_tags` tags.
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
+        - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersion(self, request, context):
+        """DeleteVersion hides a version. Its number is not given again, and its content stays pinned until it is collected.
+
+        Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
+        - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest`, or links, point at it; `aliases` and `links`
+        name them. Move them, or say `force`.
+        - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link: UpdateRefs unlinks it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRefs(self, request, context):
+        """UpdateRefs changes any number of aliases and links, all of them or none.
+
+        Linking a source again moves aliases and makes no new version. Errors:
+
+        - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_ref_changes`.
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
+        - `NOT_FOUND` (`ALIAS_NOT_FOUND`): An alias to remove, with a belief, is not there.
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The portfolio has another type than the source; `expected` says which.
+        - `FAILED_PRECONDITION` (`WRONG_KIND`): What is to be unlinked is no link.
+        - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest` point at what is to be unlinked.
+        - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLineage(self, request, context):
+        """GetLineage tells which runs made a version from which others, and what was made from it, several hops far.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_RANGE`): `depth` is not 0 to 100, or `direction` is none that the server knows.
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateRun(self, request, context):
+        """CreateRun starts a run, or continues one: without a `run_id` and a `request_id` a call that is sent again starts another.
+
+        Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_METADATA`): The config is not a JSON object, too large or too deep.
+        - `ALREADY_EXISTS` (`RUN_EXISTS`): A run of this id is in another project of the entity.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRun(self, request, context):
+        """GetRun tells about a run.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """ListRuns lists runs, the newest first.
+
+        Idempotent. Errors:
+
+        - none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRun(self, request, context):
+        """UpdateRun sets keys of a run's config and summary. It counts as a heartbeat.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Heartbeat(self, request, context):
+        """Heartbeat says that a run lives. It makes no event, unless the run had counted as crashed.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishRun(self, request, context):
+        """FinishRun ends a run. One that was ended in the same way is no error.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_STATE`): `state` is neither FINISHED nor FAILED.
+        - `INVALID_ARGUMENT` (`INVALID_METADATA`): The summary is not a JSON object, too large or too deep.
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        - `FAILED_PRECONDITION` (`RUN_ENDED`): It was ended in another way before.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogMetrics(self, request, context):
+        """LogMetrics keeps measurements of a run. It counts as a heartbeat and makes no event.
+
+        Idempotent: a point that is sent again takes its own place. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_METRIC`): A key is empty, too long or not printable, or a step is negative.
+        - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_metric_points`.
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMetrics(self, request, context):
+        """GetMetrics reads one key's points back, thinned to what a plot can show.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_METRIC`): The key breaks its rules, or the number of points asked for is negative.
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UseVersion(self, request, context):
+        """UseVersion resolves a reference and keeps that the run used what it means. It counts as a heartbeat.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
+        - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): It is of another type; `actual` says which.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """ListEvents reads what changed, in order.
 
         Idempotent. Errors:
 
@@ -57,6 +558,126 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.GetServerInfoRequest.FromString,
                     response_serializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.GetServerInfoResponse.SerializeToString,
             ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.WhoAmIRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_registry__pb2.WhoAmIResponse.SerializeToString,
+            ),
+            'ListProjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProjects,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListProjectsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListProjectsResponse.SerializeToString,
+            ),
+            'CreateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateCollection,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.CreateCollectionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.CreateCollectionResponse.SerializeToString,
+            ),
+            'GetCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCollection,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.GetCollectionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.GetCollectionResponse.SerializeToString,
+            ),
+            'UpdateCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateCollection,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UpdateCollectionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UpdateCollectionResponse.SerializeToString,
+            ),
+            'ListCollections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCollections,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListCollectionsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListCollectionsResponse.SerializeToString,
+            ),
+            'CommitVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitVersion,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.CommitVersionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.CommitVersionResponse.SerializeToString,
+            ),
+            'GetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVersion,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.GetVersionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.GetVersionResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.ListVersionsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'SearchVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchVersions,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.SearchVersionsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.SearchVersionsResponse.SerializeToString,
+            ),
+            'UpdateVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateVersion,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UpdateVersionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UpdateVersionResponse.SerializeToString,
+            ),
+            'DeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersion,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionResponse.SerializeToString,
+            ),
+            'UpdateRefs': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRefs,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsResponse.SerializeToString,
+            ),
+            'GetLineage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLineage,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_lineage__pb2.GetLineageRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_lineage__pb2.GetLineageResponse.SerializeToString,
+            ),
+            'CreateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRun,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.CreateRunRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.CreateRunResponse.SerializeToString,
+            ),
+            'GetRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRun,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetRunRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetRunResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.ListRunsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'UpdateRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRun,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UpdateRunRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UpdateRunResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.HeartbeatRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.HeartbeatResponse.SerializeToString,
+            ),
+            'FinishRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishRun,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.FinishRunRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.FinishRunResponse.SerializeToString,
+            ),
+            'LogMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogMetrics,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.LogMetricsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.LogMetricsResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetMetricsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetMetricsResponse.SerializeToString,
+            ),
+            'UseVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UseVersion,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UseVersionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_runs__pb2.UseVersionResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_events__pb2.ListEventsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_events__pb2.ListEventsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'lading.registry.v1.RegistryService', rpc_method_handlers)
@@ -67,11 +688,43 @@ def add_RegistryServiceServicer_to_server(servicer, server):
 class RegistryService(object):
     """RegistryService is the address that clients are told. It knows names and no bytes.
 
-    Every status other than OK carries a `google.rpc.ErrorInfo` with domain `lading`. From every rpc:
+    # Words
+
+    - An *entity* is a tenant; a *project* is a workspace inside it.
+    - A *collection* is a named list of versions: a *sequence* gets them by CommitVersion, a *portfolio* (a registered
+    model, in the project `model-registry`) by links.
+    - A *version* is a tree with a number, a card, metadata and tags. Its tree never changes.
+    - An *alias* is a movable name for one version of its collection. `latest` moves by itself.
+    - A *run* is one execution, with the versions that it used and logged.
+
+    # References
+
+    `[entity/]project/name`, and then nothing (meaning `:latest`), `:alias`, `:vN` or `@b3:<64 hex>`; `lading://` may stand
+    in front of it. The entity, if given, is that of the request.
+
+    # Twice
+
+    Every call that changes something takes a `request_id` (1 to 128 of `A-Za-z0-9._-`, a fresh UUID, say), and a call that is
+    sent again with the same one changes nothing more: it answers what the first one did, for a day at least. Without
+    one, a call that is sent again is another call; each says what that means where it matters.
+
+    # Errors
+
+    Every status other than OK carries a `google.rpc.ErrorInfo` with domain `lading`, a `reason` from the lists below
+    and metadata. These can come from every rpc and are not repeated:
 
     Errors:
 
+    - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
+    - `INVALID_ARGUMENT` (`INVALID_NAME`): A name, reference, id, alias, tag or type breaks its rules; `field` says which.
+    - `INVALID_ARGUMENT` (`REQUEST_ID_REUSED`): `request_id` was used for another call. Take a fresh one.
+    - `INVALID_ARGUMENT` (`INVALID_PAGE_TOKEN`): The token is not one that this listing gave.
+    - `INVALID_ARGUMENT` (`INVALID_PAGE_SIZE`): Negative.
+    - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
+    - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
+    - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
     @staticmethod
@@ -88,5 +741,413 @@ class RegistryService(object):
         return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/GetServerInfo',
             lading__proto_dot_registry_dot_v1_dot_registry__pb2.GetServerInfoRequest.SerializeToString,
             lading__proto_dot_registry_dot_v1_dot_registry__pb2.GetServerInfoResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/WhoAmI',
+            lading__proto_dot_registry_dot_v1_dot_registry__pb2.WhoAmIRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_registry__pb2.WhoAmIResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListProjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/ListProjects',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListProjectsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListProjectsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/CreateCollection',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.CreateCollectionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.CreateCollectionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/GetCollection',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.GetCollectionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.GetCollectionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdateCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UpdateCollection',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.UpdateCollectionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.UpdateCollectionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListCollections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/ListCollections',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListCollectionsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.ListCollectionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CommitVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/CommitVersion',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.CommitVersionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.CommitVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/GetVersion',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.GetVersionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.GetVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/ListVersions',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.ListVersionsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.ListVersionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def SearchVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/SearchVersions',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.SearchVersionsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.SearchVersionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdateVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UpdateVersion',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.UpdateVersionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.UpdateVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/DeleteVersion',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdateRefs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UpdateRefs',
+            lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetLineage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/GetLineage',
+            lading__proto_dot_registry_dot_v1_dot_lineage__pb2.GetLineageRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_lineage__pb2.GetLineageResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def CreateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/CreateRun',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.CreateRunRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.CreateRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/GetRun',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetRunRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/ListRuns',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.ListRunsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.ListRunsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UpdateRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UpdateRun',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.UpdateRunRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.UpdateRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/Heartbeat',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.HeartbeatRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.HeartbeatResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def FinishRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/FinishRun',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.FinishRunRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.FinishRunResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def LogMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/LogMetrics',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.LogMetricsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.LogMetricsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/GetMetrics',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetMetricsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.GetMetricsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UseVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UseVersion',
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.UseVersionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_runs__pb2.UseVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/ListEvents',
+            lading__proto_dot_registry_dot_v1_dot_events__pb2.ListEventsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_events__pb2.ListEventsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -19,6 +19,7 @@ Modules:
     tree_pages   the pages that a tree is stored as
     tree_writer  PutTree
     tree_reader  ListTree, DiffTrees, one path of a tree
+    pins         what keeps a tree whole for the registry
     content      reading ranges of blobs
     uploads      UploadFile: the simple path
     housekeeping lapsed sessions and uploads

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import re
 
-from lading_server.common.errors import InvalidEntity, InvalidSession, InvalidUpload
+from lading_server.common.entities import check_entity as check_entity
+from lading_server.common.errors import InvalidSession, InvalidUpload
 
 SESSION_BYTES = 16
 
-_ENTITY = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _UPLOAD = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _SESSION = re.compile(r"[0-9a-f]{32}")
-
-
-def check_entity(name: str) -> str:
-    """Return `name`, or raise InvalidEntity."""
-    if not _ENTITY.fullmatch(name):
-        raise InvalidEntity(
-            f"entity {name[:80]!r} is not a name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "beginning with a letter or digit"
-        )
-    return name
 
 
 def check_upload_id(upload_id: str) -> str:

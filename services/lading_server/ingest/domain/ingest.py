@@ -15,6 +15,7 @@ from lading_server.ingest.domain.chunks import ChunkSink
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.content import ContentReader
 from lading_server.ingest.domain.pack_pool import PackPool
+from lading_server.ingest.domain.pins import Pins
 from lading_server.ingest.domain.recipes import SpanReader
 from lading_server.ingest.domain.tree_reader import TreeReader
 from lading_server.ingest.domain.tree_writer import TreeWriter
@@ -41,6 +42,7 @@ class Ingest:
     spans: SpanReader
     content: ContentReader
     trees: TreeReader
+    pins: Pins
     # When each session was last renewed, by the monotonic clock; the oldest first.
     _renewed: dict[tuple[str, bytes], float] = field(default_factory=dict)
 

@@ -111,6 +111,29 @@ def decode_page(payload: bytes | memoryview) -> list[TreeEntry]:
     return entries
 
 
+def page_blobs(payload: bytes | memoryview) -> list[bytes]:
+    """Return the digests of a page's files, for whoever needs nothing else of it. Raises CorruptRecord."""
+    data = bytes(payload)
+    if data[:1] != _VERSION:
+        raise CorruptRecord("a tree page has a version that this server does not know; update the server")
+    digests: list[bytes] = []
+    at = 1
+    try:
+        while at < len(data):
+            kind, path_bytes = _HEAD.unpack_from(data, at)
+            at += _HEAD.size + path_bytes
+            if kind in (_FILE, _EXECUTABLE):
+                digest, _ = _FILE_TAIL.unpack_from(data, at)
+                digests.append(digest)
+                at += _FILE_TAIL.size
+            else:
+                _, uri_bytes, checksum_bytes = _REFERENCE_TAIL.unpack_from(data, at)
+                at += _REFERENCE_TAIL.size + uri_bytes + checksum_bytes
+    except struct.error as error:
+        raise CorruptRecord(f"a tree page cannot be read: {error}") from error
+    return digests
+
+
 class PageSummary(NamedTuple):
     """A stored page, as a tree lists it."""
 

@@ -7,6 +7,7 @@ Glossary:
     generation: grows with every new reference to a row, so that a collector that read it before gives up.
     hold: a session's claim on a pack, until the session ends.
     batch: rows that become true together. group: batches that share a transaction.
+    pin: the promise that a tree stays whole; released, it is a tombstone.
     refs: a list of chunks, packed into 36 bytes each.
 
 Modules:
@@ -16,6 +17,9 @@ Modules:
     entities  names of tenants and their numbers
     packs, chunks, sessions, blobs, trees, uploads
               one class for each subject: questions, and changes that stand alone
+    digests   many digests in little memory, sorted
+    holdings  which packs hold what a tree is made of
+    pins      acquiring a pin in one transaction, releasing it, listing pins
     recorder  group commit: many batches in one transaction
     group, statements
               the writes of one such transaction, in their order

@@ -14,7 +14,7 @@ from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.packs import is_live, refer_to
 from lading_server.ingest.index.schema import DIGEST_BYTES, chunks, packs
 from lading_server.ingest.index.sessions import Lease, hold, session_expired
-from lading_server.ingest.index.sql import byte_table
+from lading_server.ingest.index.sql import ByteParameter
 from lading_server.ingest.packs.writer import Location
 
 
@@ -25,6 +25,11 @@ class ChunkIndex:
         self._database = database
         self._entities = entities
         self._clock = clock
+        # Made once: to make a statement costs more than to run it.
+        self._wanted = ByteParameter(database.dialect, DIGEST_BYTES)
+        places = (chunks.c.digest, chunks.c.pack_id, chunks.c.record_offset, chunks.c.stored_bytes, chunks.c.raw_bytes)
+        self._located = self._live(*places)
+        self._held = self._live(chunks.c.digest, chunks.c.pack_id)
 
     async def find(self, entity: str, session: bytes, digests: Sequence[bytes]) -> set[bytes]:
         """Return which of the digests are there, and hold their packs for the session.
@@ -54,32 +59,20 @@ class ChunkIndex:
         entity_id = await self._entities.find(entity)
         if entity_id is None or not digests:
             return {}
-        columns = (
-            chunks.c.digest,
-            chunks.c.pack_id,
-            chunks.c.record_offset,
-            chunks.c.stored_bytes,
-            chunks.c.raw_bytes,
-        )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(self._live(entity_id, digests, columns))).all()
+        rows = await self._database.fetch(self._located, {"entity": entity_id, **self._wanted.of(digests)})
         # Few packs hold many chunks, and making a UUID costs more than looking one up.
         ids = {pack: UUID(bytes=pack) for pack in {row[1] for row in rows}}
         return {row[0]: Location(ids[row[1]], *row[2:]) for row in rows}
 
     async def _packs_of(self, entity_id: int, digests: Sequence[bytes]) -> dict[bytes, bytes]:
-        query = self._live(entity_id, digests, (chunks.c.digest, chunks.c.pack_id))
-        async with self._database.read() as connection:
-            return {row[0]: row[1] for row in await connection.execute(query)}
+        rows = await self._database.fetch(self._held, {"entity": entity_id, **self._wanted.of(digests)})
+        return {row[0]: row[1] for row in rows}
 
-    def _live(
-        self, entity_id: int, digests: Sequence[bytes], columns: Sequence[sa.ColumnElement[Any]]
-    ) -> sa.Select[*tuple[Any, ...]]:
-        table = byte_table(self._database.dialect, digests, DIGEST_BYTES)
+    def _live(self, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
         return (
             sa.select(*columns)
-            .select_from(table.table)
-            .join(chunks, sa.and_(chunks.c.entity_id == entity_id, chunks.c.digest == table.value))
+            .select_from(self._wanted.table)
+            .join(chunks, sa.and_(chunks.c.entity_id == sa.bindparam("entity"), chunks.c.digest == self._wanted.value))
             .join(packs, packs.c.id == chunks.c.pack_id)
             .where(is_live())
         )

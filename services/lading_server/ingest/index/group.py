@@ -1,7 +1,7 @@
 """The writes of one group commit. Either all of them are made, or it says which batches cannot be.
 
-Rows are locked in one order, by table and within a table by key, and every other transaction keeps to it: uploads,
-chunks, packs, sessions, blobs, trees. So two servers on one PostgreSQL do not wait for each other in a circle.
+Rows are locked in one order, by table and within a table by key, and every other transaction keeps to it: pins,
+uploads, chunks, packs, sessions, blobs, trees. So two servers on one PostgreSQL do not wait for each other in a circle.
 """
 
 from __future__ import annotations

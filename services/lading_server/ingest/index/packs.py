@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -13,7 +15,7 @@ from lading_server.common.database import Database
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.rows import OpenPack, PacksGone
 from lading_server.ingest.index.schema import ID_BYTES, PackState, entities, packs
-from lading_server.ingest.index.sql import byte_table
+from lading_server.ingest.index.sql import ByteParameter
 
 # The states in which a pack's content counts.
 LIVE_STATES = (PackState.OPEN, PackState.SEALED)
@@ -31,20 +33,26 @@ async def refer_to(connection: AsyncConnection, dialect: str, wanted: Collection
     """
     if not wanted:
         return set()
-    table = byte_table(dialect, wanted, ID_BYTES)
+    parameter, lock, count = _referring(dialect)
+    live = set((await connection.scalars(lock, parameter.of(wanted))).all())
+    if live:
+        await connection.execute(count, parameter.of(live))
+    return live
+
+
+@cache
+def _referring(dialect: str) -> tuple[ByteParameter, sa.Select[Any], sa.Update]:
+    """Return what locks packs that are live, and what counts a reference to packs; made once for each dialect."""
+    wanted = ByteParameter(dialect, ID_BYTES)
     lock = (
         sa.select(packs.c.id)
-        .join_from(table.table, packs, packs.c.id == table.value)
+        .join_from(wanted.table, packs, packs.c.id == wanted.value)
         .where(is_live())
         .order_by(packs.c.id)
         .with_for_update(key_share=True, of=packs)
     )
-    live = set((await connection.scalars(lock)).all())
-    if live:
-        table = byte_table(dialect, live, ID_BYTES)
-        ids = sa.select(table.value).select_from(table.table)
-        await connection.execute(sa.update(packs).where(packs.c.id.in_(ids)).values(generation=packs.c.generation + 1))
-    return live
+    ids = sa.select(wanted.value).select_from(wanted.table)
+    return wanted, lock, sa.update(packs).where(packs.c.id.in_(ids)).values(generation=packs.c.generation + 1)
 
 
 class PackIndex:

@@ -13,6 +13,7 @@ from lading_server.common.errors import ContentMoved
 from lading_server.ingest.packs.writer import Location
 
 _REF = struct.Struct("<32sI")
+REF_BYTES = _REF.size
 # References in one row: 36 KiB, about 512 MiB of a file.
 REFS_PER_PART = 1024
 
@@ -141,6 +142,14 @@ class TreePageRow(NamedTuple):
     first_path: bytes
     page_digest: bytes
     entry_count: int
+
+
+class PinRow(NamedTuple):
+    """A promise, or its tombstone. `tree_digest` is None where the tombstone came before the promise."""
+
+    version_uid: bytes
+    tree_digest: bytes | None
+    is_held: bool
 
 
 class UploadRow(NamedTuple):

@@ -40,6 +40,14 @@ class UploadState(StrEnum):
     COMPLETE = "complete"
 
 
+class PinState(StrEnum):
+    """Whether a promise holds."""
+
+    HELD = "held"
+    # A tombstone: for ever.
+    RELEASED = "released"
+
+
 DIGEST_BYTES = 32
 ID_BYTES = 16
 
@@ -208,4 +216,21 @@ upload_chunks = sa.Table(
     sa.Column("start_bytes", sa.BigInteger, primary_key=True, autoincrement=False),
     sa.Column("refs", sa.LargeBinary, nullable=False),
     sa.ForeignKeyConstraint(["entity_id", "upload_id"], ["uploads.entity_id", "uploads.upload_id"], ondelete="CASCADE"),
+)
+
+# Promises to the registry. A version that was given up before its pin came has a tombstone without a tree.
+pins = sa.Table(
+    "pins",
+    metadata,
+    _entity(primary_key=True),
+    _key("version_uid", ID_BYTES),
+    sa.Column("tree_digest", sa.LargeBinary(DIGEST_BYTES)),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("acquired_at_ms", sa.BigInteger),
+    sa.Column("released_at_ms", sa.BigInteger),
+    # A collector asks which pins hold a tree.
+    sa.Index(None, "entity_id", "tree_digest"),
+    _one_of("state", PinState),
+    sa.CheckConstraint("state = 'released' OR tree_digest IS NOT NULL", name="held_has_tree"),
+    sqlite_with_rowid=False,
 )

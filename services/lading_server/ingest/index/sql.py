@@ -37,6 +37,34 @@ def byte_table(dialect: str, values: Collection[bytes], width: int) -> ByteTable
     return ByteTable(numbers, sa.func.substr(joined, numbers.c.n * width + 1, width, type_=sa.LargeBinary))
 
 
+class ByteParameter:
+    """A `byte_table` whose values are given when the statement runs, so that the statement is made once."""
+
+    def __init__(self, dialect: str, width: int) -> None:
+        """`width`: of every value, in bytes. A statement has one of these at most."""
+        self._is_array = dialect == "postgresql"
+        self._width = width
+        if self._is_array:
+            array = sa.bindparam("wanted", type_=postgresql.ARRAY(sa.LargeBinary))
+            table = sa.func.unnest(array).table_valued(sa.column("value", sa.LargeBinary), name="wanted")
+            self.table: sa.FromClause = table.render_derived()
+            self.value: sa.ColumnElement[bytes] = self.table.c.value
+            return
+        numbers = sa.select(sa.literal_column("0").label("at")).cte("wanted_numbers", recursive=True)
+        following = numbers.c.at + sa.literal_column(str(width))
+        self.table = numbers.union_all(sa.select(following).where(following < sa.bindparam("wanted_end")))
+        place = self.table.c.at + sa.literal_column("1")
+        joined = sa.bindparam("wanted", type_=sa.LargeBinary)
+        self.value = sa.func.substr(joined, place, sa.literal_column(str(width)), type_=sa.LargeBinary)
+
+    def of(self, values: Collection[bytes]) -> dict[str, Any]:
+        """Return the parameters for these values. Values of another length are left out: nothing has them."""
+        values = [value for value in values if len(value) == self._width]
+        if self._is_array:
+            return {"wanted": values}
+        return {"wanted": b"".join(values), "wanted_end": len(values) * self._width}
+
+
 def constant(value: str | int) -> sa.ColumnElement[Any]:
     """Return one of the program's own constants as SQL: a `BulkInsert` has no place for it as a parameter."""
     return sa.literal_column(repr(value))

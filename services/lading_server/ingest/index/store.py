@@ -15,6 +15,7 @@ from lading_server.ingest.index.blobs import BlobIndex
 from lading_server.ingest.index.chunks import ChunkIndex
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.packs import PackIndex
+from lading_server.ingest.index.pins import PinIndex
 from lading_server.ingest.index.recorder import GroupRecorder
 from lading_server.ingest.index.rows import Epoch
 from lading_server.ingest.index.schema import store
@@ -39,6 +40,7 @@ class ContentIndex:
     blobs: BlobIndex
     trees: TreeIndex
     uploads: UploadIndex
+    pins: PinIndex
     recorder: GroupRecorder
 
     @classmethod
@@ -67,6 +69,7 @@ class ContentIndex:
             blobs=BlobIndex(database, entities),
             trees=TreeIndex(database, entities),
             uploads=UploadIndex(database, entities, clock),
+            pins=PinIndex(database, entities, clock),
             recorder=GroupRecorder(database, entities, clock),
         )
 

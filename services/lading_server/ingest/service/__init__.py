@@ -4,5 +4,6 @@ Modules:
     convert     messages ↔ domain objects, in both directions, and nothing else
     flow        reading one item ahead
     put_chunks  the two halves of a PutChunks stream: reading and acknowledging
+    pins        the methods of PinService
     servicer    the methods of IngestService
 """

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from lading_format.digest import check_raw_digest, format_digest, split_digests
 from lading_format.errors import ReasonedError
 from lading_format.tree import FileEntry, ReferenceEntry, TreeEntry
-from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2
+from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, pins_pb2, trees_pb2
 from lading_server.common.errors import InvalidPageSize, InvalidRange, MissingChunks, SizeMismatch
 from lading_server.common.grpc_status import item_error
 from lading_server.common.settings import Limit
@@ -18,7 +18,7 @@ from lading_server.ingest.domain.recipes import ChunkSpan
 from lading_server.ingest.domain.tree_pages import TreeTotals
 from lading_server.ingest.domain.tree_reader import Change, ChangeKind, Directory
 from lading_server.ingest.domain.uploads import UploadedFile, UploadState, UploadStatus
-from lading_server.ingest.index.rows import BlobRow
+from lading_server.ingest.index.rows import BlobRow, PinRow
 
 DEFAULT_PAGE_SIZE = 1000
 
@@ -178,6 +178,14 @@ def changes_to_proto(changes: Sequence[Change], token: str) -> trees_pb2.DiffTre
             before=listed_to_proto(change.before) if change.before is not None else None,
             after=listed_to_proto(change.after) if change.after is not None else None,
         )
+    return response
+
+
+def pins_to_proto(pins: Iterable[PinRow], token: str) -> pins_pb2.ListPinsResponse:
+    """The pins are ones that hold."""
+    response = pins_pb2.ListPinsResponse(next_page_token=token)
+    for pin in pins:
+        response.pins.add(version_uid=pin.version_uid, tree_digest=format_digest(pin.tree_digest or b""))
     return response
 
 

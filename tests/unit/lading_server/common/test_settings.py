@@ -93,3 +93,28 @@ def test_a_limit_is_the_value_of_its_setting_rounded_up() -> None:
     told = {limit.name: limit.value for limit in limits(Settings(stream_idle_seconds=0.5, max_streams=3))}
     assert told["stream_idle_seconds"] == 1
     assert told["max_streams"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["--services", "registry"], "--service-key-file"),
+        (["--services", "registry", "--service-key-file", "k"], "--ingest-target"),
+        (["--services", "ingest"], "--service-key-file"),
+        (["--services", "ingest", "--service-key-file", "k"], "--registry-target"),
+    ],
+)
+def test_one_half_alone_needs_to_know_of_the_other(arguments: list[str], needed: str) -> None:
+    with pytest.raises(SettingsError, match=needed):
+        load_settings(arguments, {})
+
+
+def test_ingest_without_keys_need_not_know_the_registry() -> None:
+    settings = load_settings(["--services", "ingest", "--service-key-file", "k", "--auth", "none"], {})
+    assert settings.services == "ingest"
+
+
+@pytest.mark.parametrize("entity", ["", "Acme", "a b"])
+def test_a_default_entity_that_is_no_name_is_refused(entity: str) -> None:
+    with pytest.raises(SettingsError, match="--default-entity"):
+        load_settings(["--default-entity", entity], {})

@@ -19,6 +19,7 @@ from lading_server.ingest.domain.tree_pages import (
     decode_page,
     decode_tree_record,
     encode_tree_record,
+    page_blobs,
 )
 
 paths = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0\\/"), min_size=1, max_size=40)
@@ -93,3 +94,15 @@ def test_a_tree_record_gives_back_totals_and_pages() -> None:
     for length in (0, 1, 40, 80):
         with pytest.raises(CorruptRecord):
             decode_tree_record(encode_tree_record(totals, pages)[:length])
+
+
+@given(st.lists(entries, max_size=60, unique_by=lambda entry: entry.path))
+def test_the_files_of_pages_are_found_without_reading_the_rest(tree: list[TreeEntry]) -> None:
+    found = [digest for page in pages_of(tree) for digest in page_blobs(page.payload)]
+    assert found == [entry.digest for entry in tree if isinstance(entry, FileEntry)]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x02", b"\x01\x00", b"\x01\x00\x01\x00a" + b"d" * 31])
+def test_what_is_no_page_has_no_files(payload: bytes) -> None:
+    with pytest.raises(CorruptRecord):
+        page_blobs(payload)

@@ -1,0 +1,270 @@
+"""The client for code without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import lading._client as native
+from lading._model import Reference, StrPath
+from lading._progress import ProgressCallback
+from lading._registry.models import (
+    NO_BELIEFS,
+    Beliefs,
+    Collection,
+    Event,
+    Identity,
+    MetricPoint,
+    Project,
+    RunInfo,
+    SupportsEntries,
+)
+from lading._retry import RetryPolicy
+from lading._version import Version as NativeVersion
+from lading.sync._items import Items
+from lading.sync._loop import run
+from lading.sync._models import Committed, Lineage, RefChange, RefResult, RunDetails, native_change
+from lading.sync._version import Version, native_of
+
+
+class Client:
+    """Resolves, lists, searches, changes and fetches versions of a Lading server. See `lading.Client`.
+
+    A context manager. Any number of threads may use it. Listings are iterators that read ahead a little.
+
+    Attributes:
+        native: The same for code with an event loop. It belongs to the background loop.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        entity: str | None = None,
+        project: str | None = None,
+        retry: RetryPolicy | float = 120.0,
+    ) -> None:
+        """Make a client. See `lading.Client`."""
+        self.native = native.Client(url, api_key=api_key, entity=entity, project=project, retry=retry)
+
+    @classmethod
+    def of(cls, client: native.Client) -> Client:
+        """Return the same client for code without an event loop."""
+        self = cls.__new__(cls)
+        self.native = client
+        return self
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        run(self.native.close())
+
+    def whoami(self) -> Identity:
+        """Return whom the key belongs to. See `lading.Client.whoami`."""
+        return run(self.native.whoami())
+
+    def version(self, reference: str | Version) -> Version:
+        """Return the version that a reference means now. See `lading.Client.version`."""
+        return Version.of(run(self.native.version(native_of(reference))))
+
+    def versions(self, collection: str) -> Items[Version]:
+        """Iterate over the versions of a collection, the newest first. See `lading.Client.versions`."""
+        return Items(_versions(self.native.versions(collection)))
+
+    def search(self, query: str = "", order_by: str = "") -> Items[Version]:
+        """Iterate over versions of any collection that match. See `lading.Client.search`."""
+        return Items(_versions(self.native.search(query, order_by)))
+
+    def collection(self, name: str) -> Collection:
+        """Return a collection. See `lading.Client.collection`."""
+        return run(self.native.collection(name))
+
+    def collections(self, project: str | None = None, query: str = "") -> Items[Collection]:
+        """Iterate over collections. See `lading.Client.collections`."""
+        return Items(self.native.collections(project, query))
+
+    def projects(self) -> Items[Project]:
+        """Iterate over the entity's projects. See `lading.Client.projects`."""
+        return Items(self.native.projects())
+
+    def lineage(self, reference: str | Version, direction: str = "both", depth: int = 10) -> Lineage:
+        """Return what a version came from and what came from it. See `lading.Client.lineage`."""
+        return Lineage.of(run(self.native.lineage(native_of(reference), direction, depth)))
+
+    def run(self, run_id: str) -> RunDetails:
+        """Return a run, with what it measured, used and made. See `lading.Client.run`."""
+        return RunDetails.of(run(self.native.run(run_id)))
+
+    def runs(self, project: str | None = None) -> Items[RunInfo]:
+        """Iterate over runs, the newest first. See `lading.Client.runs`."""
+        return Items(self.native.runs(project))
+
+    def metrics(
+        self, run_id: str, key: str, max_points: int = 1000, min_step: int = 0, max_step: int | None = None
+    ) -> list[MetricPoint]:
+        """Return what a run measured under one key. See `lading.Client.metrics`."""
+        return run(self.native.metrics(run_id, key, max_points, min_step, max_step))
+
+    def events(
+        self,
+        project: str | None = None,
+        collection: str | None = None,
+        version: str | Version | None = None,
+        after_revision: int = 0,
+        newest_first: bool = False,
+    ) -> Items[Event]:
+        """Iterate over what changed, in order. See `lading.Client.events`."""
+        about = None if version is None else native_of(version)
+        return Items(self.native.events(project, collection, about, after_revision, newest_first))
+
+    def put(
+        self,
+        source: StrPath | Mapping[str, StrPath | Reference] | SupportsEntries,
+        name: str,
+        *,
+        type: str,  # noqa: A002 - the word of the whole trade
+        aliases: Sequence[str] = (),
+        remove_aliases: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        expected: Beliefs = NO_BELIEFS,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_progress: ProgressCallback | None = None,
+    ) -> Committed:
+        """Store files and give them a number in a collection. See `lading.Client.put`."""
+        putting = self.native.put(
+            source,
+            name,
+            type=type,
+            aliases=aliases,
+            remove_aliases=remove_aliases,
+            tags=tags,
+            description=description,
+            metadata=metadata,
+            run_id=run_id,
+            expected=expected,
+            include=include,
+            exclude=exclude,
+            on_progress=on_progress,
+        )
+        return Committed.of(run(putting))
+
+    def commit(
+        self,
+        tree_digest: str,
+        name: str,
+        *,
+        type: str,  # noqa: A002 - the word of the whole trade
+        aliases: Sequence[str] = (),
+        remove_aliases: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        description: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        expected: Beliefs = NO_BELIEFS,
+    ) -> Committed:
+        """Give a tree that is stored a number in a collection. See `lading.Client.commit`."""
+        committing = self.native.commit(
+            tree_digest,
+            name,
+            type=type,
+            aliases=aliases,
+            remove_aliases=remove_aliases,
+            tags=tags,
+            description=description,
+            metadata=metadata,
+            run_id=run_id,
+            expected=expected,
+        )
+        return Committed.of(run(committing))
+
+    def set_aliases(
+        self,
+        reference: str | Version,
+        set: Sequence[str] = (),  # noqa: A002 - reads as what it does where it is called
+        remove: Sequence[str] = (),
+        expected: Beliefs = NO_BELIEFS,
+    ) -> Version:
+        """Point aliases at a version, or remove them. See `lading.Client.set_aliases`."""
+        return Version.of(run(self.native.set_aliases(native_of(reference), set, remove, expected)))
+
+    def link(
+        self,
+        reference: str | Version,
+        target: str,
+        aliases: Sequence[str] = (),
+        run_id: str | None = None,
+        expected: Beliefs = NO_BELIEFS,
+    ) -> Version:
+        """Give a version a number in a registered model, and return the link. See `lading.Client.link`."""
+        return Version.of(run(self.native.link(native_of(reference), target, aliases, run_id, expected)))
+
+    def unlink(self, reference: str | Version, force: bool = False) -> Version:
+        """Remove a version of a registered model; return it as it was. See `lading.Client.unlink`."""
+        return Version.of(run(self.native.unlink(native_of(reference), force)))
+
+    def update_refs(self, changes: Sequence[RefChange]) -> list[RefResult]:
+        """Change any number of aliases and links: all of them or none. See `lading.Client.update_refs`."""
+        results = run(self.native.update_refs([native_change(change) for change in changes]))
+        return [RefResult.of(result) for result in results]
+
+    def update_version(
+        self,
+        reference: str | Version,
+        description: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
+    ) -> Version:
+        """Change a version's card, metadata and tags. See `lading.Client.update_version`."""
+        updating = self.native.update_version(native_of(reference), description, metadata, add_tags, remove_tags)
+        return Version.of(run(updating))
+
+    def tag_version(self, reference: str | Version, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Version:
+        """Change a version's tags. See `lading.Client.tag_version`."""
+        return Version.of(run(self.native.tag_version(native_of(reference), add, remove)))
+
+    def delete(self, reference: str | Version, force: bool = False) -> Version:
+        """Delete a version; return it as it was. See `lading.Client.delete`."""
+        return Version.of(run(self.native.delete(native_of(reference), force)))
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        type: str,  # noqa: A002 - the word of the whole trade
+        description: str = "",
+        tags: Sequence[str] = (),
+    ) -> Collection:
+        """Make a collection before it has a version. See `lading.Client.create_collection`."""
+        return run(self.native.create_collection(name, type=type, description=description, tags=tags))
+
+    def update_collection(
+        self,
+        name: str,
+        description: str | None = None,
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
+    ) -> Collection:
+        """Change a collection's card and tags. See `lading.Client.update_collection`."""
+        return run(self.native.update_collection(name, description, add_tags, remove_tags))
+
+
+async def _versions(found: AsyncGenerator[NativeVersion, None]) -> AsyncGenerator[Version, None]:
+    try:
+        async for version in found:
+            yield Version.of(version)
+    finally:
+        await found.aclose()

@@ -1,0 +1,155 @@
+"""What can go wrong with names: see `errors` for what both services share and for content. Knows no gRPC."""
+
+from __future__ import annotations
+
+from lading_server.common.errors import DomainError
+
+
+class InvalidPin(DomainError):
+    """The id of a version is not 16 bytes long."""
+
+    reason = "INVALID_PIN"
+
+
+class PinConflict(DomainError):
+    """A version's pin is on another tree."""
+
+    reason = "PIN_CONFLICT"
+
+
+class PinReleased(DomainError):
+    """A version's pin was released and cannot be had again."""
+
+    reason = "PIN_RELEASED"
+
+
+class IngestUnavailable(DomainError):
+    """The registry cannot reach ingest."""
+
+    reason = "INGEST_UNAVAILABLE"
+
+
+class RequestIdReused(DomainError):
+    """A request id was used for another call."""
+
+    reason = "REQUEST_ID_REUSED"
+
+
+class InvalidMetadata(DomainError):
+    """Metadata, config or summary is not a JSON object, or too large, or too deep. Metadata: `field`."""
+
+    reason = "INVALID_METADATA"
+
+
+class TextTooLong(DomainError):
+    """A card is longer than the limit. Metadata: `limit`."""
+
+    reason = "TEXT_TOO_LONG"
+
+
+class InvalidQuery(DomainError):
+    """A query or an order cannot be read. Metadata: `position`, from 0."""
+
+    reason = "INVALID_QUERY"
+
+
+class InvalidMetric(DomainError):
+    """A metric's key or step breaks its rules. Metadata: `key`."""
+
+    reason = "INVALID_METRIC"
+
+
+class InvalidState(DomainError):
+    """A run cannot be given this state."""
+
+    reason = "INVALID_STATE"
+
+
+class CollectionNotFound(DomainError):
+    """The entity has no such collection. Metadata: `project`, `collection`."""
+
+    reason = "COLLECTION_NOT_FOUND"
+
+
+class CollectionExists(DomainError):
+    """There is a collection of this name. Metadata: `project`, `collection`."""
+
+    reason = "COLLECTION_EXISTS"
+
+
+class VersionNotFound(DomainError):
+    """The collection has no such version or alias. Metadata: `reference`."""
+
+    reason = "VERSION_NOT_FOUND"
+
+
+class AliasNotFound(DomainError):
+    """An alias that should be removed is not there. Metadata: `alias`."""
+
+    reason = "ALIAS_NOT_FOUND"
+
+
+class AliasMoved(DomainError):
+    """A belief about an alias is wrong. Metadata: `alias`, `actual` (`vN`, or `none`)."""
+
+    reason = "ALIAS_MOVED"
+
+
+class TypeMismatch(DomainError):
+    """A collection has another type. Metadata: `expected`, `actual`."""
+
+    reason = "TYPE_MISMATCH"
+
+
+class WrongKind(DomainError):
+    """What is asked for does not go with sequences, or with portfolios and their links."""
+
+    reason = "WRONG_KIND"
+
+
+class VersionInUse(DomainError):
+    """Aliases or links point at a version. Metadata: `aliases`, `links`, comma-separated, the first few."""
+
+    reason = "VERSION_IN_USE"
+
+
+class RunNotFound(DomainError):
+    """The entity has no such run. Metadata: `run_id`."""
+
+    reason = "RUN_NOT_FOUND"
+
+
+class RunExists(DomainError):
+    """A run of this id is in another project. Metadata: `project`."""
+
+    reason = "RUN_EXISTS"
+
+
+class RunEnded(DomainError):
+    """A run was ended in another way before. Metadata: `state`."""
+
+    reason = "RUN_ENDED"
+
+
+class KeyMissing(DomainError):
+    """The call carries no key."""
+
+    reason = "KEY_MISSING"
+
+
+class KeyInvalid(DomainError):
+    """The key is unknown, expired or revoked."""
+
+    reason = "KEY_INVALID"
+
+
+class EntityDenied(DomainError):
+    """The key is not for this entity."""
+
+    reason = "ENTITY_DENIED"
+
+
+class KeysUnavailable(DomainError):
+    """Ingest cannot reach the registry, which knows the keys."""
+
+    reason = "KEYS_UNAVAILABLE"

@@ -1,0 +1,115 @@
+"""What may be done with aliases: changes with beliefs, and `latest`, which moves by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lading_format.names import LATEST, check_settable_alias
+from lading_server.common.registry_errors import AliasMoved, AliasNotFound
+from lading_server.registry.store.aliases import find_aliases, move_aliases, newest_version
+from lading_server.registry.store.change import Change
+from lading_server.registry.store.rows import AliasMove, CollectionKey, VersionPoint
+
+
+@dataclass(frozen=True, slots=True)
+class AliasChange:
+    """An alias to set or remove, and what the caller believes: at most one of `expected_number`, `must_not_exist`."""
+
+    alias: str
+    remove: bool = False
+    expected_number: int | None = None
+    must_not_exist: bool = False
+
+    def check(self) -> None:
+        """Raise InvalidName when it is no alias that callers may change."""
+        check_settable_alias(self.alias)
+
+
+def plan_moves(
+    changes: Sequence[AliasChange], current: Mapping[str, VersionPoint], target: VersionPoint
+) -> list[AliasMove]:
+    """Return the moves that changes come to, made in this order. Pure.
+
+    Args:
+        current: Where those of the aliases point that are there.
+        target: What aliases are set to.
+
+    Raises:
+        AliasMoved: A belief is wrong.
+        AliasNotFound: An alias that should be removed, with a belief, is not there.
+    """
+    now: dict[str, VersionPoint | None] = dict(current)
+    moves = []
+    for change in changes:
+        before = now.get(change.alias)
+        _check_belief(change, before)
+        after = None if change.remove else target
+        moves.append(AliasMove(change.alias, before, after))
+        now[change.alias] = after
+    return moves
+
+
+async def check_beliefs(change: Change, key: CollectionKey | None, changes: Sequence[AliasChange]) -> None:
+    """Raise what `change_aliases` would. `key` is None where the collection is not there yet."""
+    if any(one.expected_number is not None or one.must_not_exist for one in changes):
+        names = [one.alias for one in changes]
+        current = await find_aliases(change, key, names) if key is not None else {}
+        plan_moves(changes, current, VersionPoint(0, b"", -1))
+
+
+async def change_aliases(
+    change: Change, key: CollectionKey, target: VersionPoint, changes: Sequence[AliasChange], *, is_newest: bool = False
+) -> None:
+    """Set and remove aliases of a collection.
+
+    Args:
+        is_newest: The target was just added, so `latest` moves to it.
+
+    Raises:
+        AliasMoved, AliasNotFound: See `plan_moves`.
+    """
+    names = [one.alias for one in changes]
+    if is_newest:
+        names.append(LATEST)
+    if not names:
+        return
+    current = await find_aliases(change, key, names)
+    moves = plan_moves(changes, current, target)
+    if is_newest:
+        moves.append(AliasMove(LATEST, current.get(LATEST), target))
+    await move_aliases(change, key, moves)
+
+
+async def take_aliases(change: Change, key: CollectionKey, gone: VersionPoint, aliases: Sequence[str]) -> None:
+    """Remove all aliases that point at a version which is about to be hidden."""
+    await move_aliases(change, key, [AliasMove(alias, gone, None) for alias in aliases])
+
+
+async def give_latest(change: Change, key: CollectionKey) -> None:
+    """Set `latest`, which points nowhere, to the newest live version, if there is one."""
+    newest = await newest_version(change, key)
+    if newest is not None:
+        await move_aliases(change, key, [AliasMove(LATEST, None, newest)])
+
+
+def _check_belief(change: AliasChange, current: VersionPoint | None) -> None:
+    actual = "none" if current is None else f"v{current.number}"
+    if change.remove and current is None and (change.must_not_exist or change.expected_number is not None):
+        raise AliasNotFound(
+            f"alias {change.alias!r} cannot be removed: the collection has none of this name", alias=change.alias
+        )
+    if change.must_not_exist and current is not None:
+        raise AliasMoved(
+            f"alias {change.alias!r} should not exist and points at {actual}; look again before you move it",
+            alias=change.alias,
+            actual=actual,
+        )
+    if change.expected_number is not None and (current is None or current.number != change.expected_number):
+        where = "is not there" if current is None else f"points at {actual}"
+        raise AliasMoved(
+            f"alias {change.alias!r} should point at v{change.expected_number} and {where}; "
+            "look again before you move it",
+            alias=change.alias,
+            actual=actual,
+        )

@@ -1,0 +1,105 @@
+"""What CommitVersion is asked for, checked, and as the text that survives a crash. Pure."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from lading_format.errors import InvalidName
+from lading_format.names import (
+    MODEL_REGISTRY,
+    check_collection,
+    check_project,
+    check_request_id,
+    check_run_id,
+    check_type,
+)
+from lading_server.common.registry_errors import TypeMismatch, WrongKind
+from lading_server.common.settings import Settings
+from lading_server.registry.domain.aliases import AliasChange
+from lading_server.registry.domain.documents import check_description, parse_metadata
+from lading_server.registry.domain.fingerprints import fingerprint
+from lading_server.registry.domain.limits import check_count, check_tags
+from lading_server.registry.store.rows import CollectionHead
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """A tree, and what it should be called. `metadata` is a JSON object, as text."""
+
+    project: str
+    collection: str
+    type: str
+    tree_digest: bytes
+    description: str = ""
+    metadata: str = ""
+    tags: tuple[str, ...] = ()
+    aliases: tuple[AliasChange, ...] = ()
+    run: str = ""
+    request_id: str = ""
+
+    def checked(self, settings: Settings) -> CommitRequest:
+        """Return the same, in the form that is kept.
+
+        Raises:
+            InvalidName, InvalidMetadata, TextTooLong, TooManyItems: A part cannot be taken.
+            WrongKind: Collections of the project get their versions by links.
+        """
+        check_collection(check_project(self.project), self.collection)
+        if self.project == MODEL_REGISTRY:
+            raise WrongKind(
+                f"collections of {MODEL_REGISTRY} get versions by links; commit to another project, and link that"
+            )
+        if self.type:
+            check_type(self.type)
+        if self.run:
+            check_run_id(self.run)
+        if self.request_id:
+            check_request_id(self.request_id)
+        check_count(settings, len(self.aliases), "max_ref_changes")
+        for alias in self.aliases:
+            alias.check()
+        return replace(
+            self,
+            description=check_description(self.description, settings.max_description_bytes),
+            metadata=parse_metadata(self.metadata, "metadata_json", settings.max_metadata_bytes).text,
+            tags=check_tags(settings, self.tags),
+        )
+
+    def check_collection(self, collection: CollectionHead | None) -> None:
+        """Raise TypeMismatch when the collection has another type, InvalidName when it has to be made and has none."""
+        if collection is None:
+            if not self.type:
+                raise InvalidName(
+                    f"there is no collection {self.project}/{self.collection} yet; say the type of the new one",
+                    field="type",
+                )
+        elif self.type and collection.type != self.type:
+            raise TypeMismatch(
+                f"{self.project}/{self.collection} holds versions of type {collection.type!r}, not {self.type!r}; "
+                "choose another collection, or leave the type empty",
+                expected=collection.type,
+                actual=self.type,
+            )
+
+    def fingerprint(self) -> bytes:
+        """Return what tells this request from others of the same id."""
+        fields = asdict(self)
+        del fields["request_id"]
+        return fingerprint("CommitVersion", **fields)
+
+    def to_json(self, principal: str) -> str:
+        """Return the text that `from_json` takes, with who asks."""
+        fields = asdict(self) | {"tree_digest": self.tree_digest.hex(), "principal": principal}
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> tuple[str, Self]:
+        """Return who asked, and for what."""
+        fields: dict[str, Any] = json.loads(text)
+        principal = fields.pop("principal")
+        fields["tree_digest"] = bytes.fromhex(fields["tree_digest"])
+        fields["tags"] = tuple(fields["tags"])
+        fields["aliases"] = tuple(AliasChange(**alias) for alias in fields["aliases"])
+        return principal, cls(**fields)

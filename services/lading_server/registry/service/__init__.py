@@ -1,0 +1,13 @@
+"""RegistryService over the domain: each method names its rule and converts. No rules here.
+
+Modules:
+    servicer   the service, put together from the servicers of its subjects
+    versions   collections, versions, aliases and links
+    runs       runs, metrics and lineage
+    lists      listing, searching and events
+    keys       KeyService, which ingest asks
+    callers    who calls
+    convert    the borders between the protocol's messages and plain values
+    convert_versions, convert_runs, convert_lists
+               those of each subject
+"""

@@ -1,0 +1,56 @@
+"""Names of tenants and of their projects, and the numbers that stand for them in every row."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from lading_server.common.database import Database
+from lading_server.registry.store.change import Change
+from lading_server.registry.store.schema import entities, projects
+
+
+class Entities:
+    """Remembers every name that it has seen: an entity is never removed, nor does its number change."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._numbers: dict[str, int] = {}
+
+    async def find(self, name: str) -> int | None:
+        """Return the entity's number, or None when nothing was ever stored for it."""
+        number = self._numbers.get(name)
+        if number is None:
+            async with self._database.read() as connection:
+                number = await connection.scalar(sa.select(entities.c.id).where(entities.c.name == name))
+            if number is not None:
+                self._numbers[name] = number
+        return number
+
+    async def ensure(self, name: str, now_ms: int) -> int:
+        """Return the entity's number, giving it one if need be.
+
+        In a transaction of its own, so that a number that is remembered is also committed. Not to be called within
+        another write.
+        """
+        number = await self.find(name)
+        if number is not None:
+            return number
+        new = self._database.insert(entities).values(name=name, created_at_ms=now_ms)
+        async with self._database.write() as connection:
+            await connection.execute(new.on_conflict_do_nothing(index_elements=["name"]))
+        # A statement of its own: on PostgreSQL another replica may have won, and only a new one sees its row.
+        number = await self.find(name)
+        if number is None:
+            raise AssertionError(f"entity {name!r} was written and is not there")
+        return number
+
+
+async def ensure_project(change: Change, name: str) -> int:
+    """Return a project's number; make the project, with its event, if it is not there."""
+    query = sa.select(projects.c.id).where(projects.c.entity_id == change.entity_id, projects.c.name == name)
+    number: int | None = await change.connection.scalar(query)
+    if number is None:
+        new = sa.insert(projects).values(entity_id=change.entity_id, name=name, created_at_ms=change.now_ms)
+        number = int((await change.connection.execute(new.returning(projects.c.id))).scalar_one())
+        change.add_event("project.created", name, after={"name": name})
+    return number

@@ -1,0 +1,68 @@
+"""What the registry's events come to, whoever read them: the oracle of tests that compare the log with the tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from lading_server.registry.store.rows import EventRow
+
+
+class State(NamedTuple):
+    """What can be told of the registry, in plain values."""
+
+    projects: set[str]
+    # By project and name.
+    collections: dict[tuple[str, str], dict[str, Any]]
+    # By id. A link has neither card nor metadata of its own.
+    versions: dict[str, dict[str, Any]]
+    aliases: dict[tuple[str, str, str], int]
+    # A run, and a version that it logged.
+    outputs: set[tuple[str, str]]
+
+
+def replayed(log: Iterable[EventRow]) -> State:
+    """Return what events come to."""
+    state = State(set(), {}, {}, {}, set())
+    for event in log:
+        _replay(state, event)
+    return state
+
+
+def _replay(state: State, event: EventRow) -> None:
+    place = (event.project, event.collection)
+    uid = event.version_uid.hex() if event.version_uid is not None else ""
+    before: Any = json.loads(event.before) if event.before else None
+    after: Any = json.loads(event.after) if event.after else None
+    match event.kind:
+        case "project.created":
+            state.projects.add(after["name"])
+        case "collection.created":
+            assert place not in state.collections
+            state.collections[place] = after
+        case "collection.updated":
+            _change(state.collections[place], before, after)
+        case "version.committed" | "version.linked":
+            if before is None:
+                assert uid not in state.versions
+                state.versions[uid] = {"place": place, "run": event.run, **after}
+            if event.run and event.kind == "version.committed":
+                state.outputs.add((event.run, uid))
+        case "version.updated":
+            _change(state.versions[uid], before, after)
+        case "version.deleted" | "version.unlinked":
+            gone = state.versions.pop(uid)
+            assert {key: gone[key] for key in before} == before
+        case "alias.set" | "alias.removed":
+            alias = (*place, (after or before)["alias"])
+            assert state.aliases.pop(alias, None) == (before and before["number"])
+            if after is not None:
+                state.aliases[alias] = after["number"]
+        case other:
+            raise AssertionError(f"an event of kind {other}")
+
+
+def _change(thing: dict[str, Any], before: dict[str, Any], after: dict[str, Any]) -> None:
+    assert {key: thing[key] for key in before} == before
+    thing.update(after)

@@ -1,0 +1,43 @@
+"""What an event changed, in a few words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lading._cli.changes import change_text
+from tests.unit.lading.cli import values
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "text"),
+    [
+        ("alias.set", {"after": {"alias": "best", "number": 5}}, "best: none -> v5"),
+        (
+            "alias.set",
+            {"before": {"alias": "best", "number": 3}, "after": {"alias": "best", "number": 5}},
+            "best: v3 -> v5",
+        ),
+        ("alias.removed", {"before": {"alias": "best", "number": 3}}, "best: v3 -> none"),
+        (
+            "version.committed",
+            {"after": {"number": 3, "file_count": 1, "size_bytes": 2000}, "run_id": "r7", "version_uid": "00"},
+            "v3, 1 file, 2.0 kB, run r7",
+        ),
+        ("version.linked", {"after": {"number": 1, "source": "vision/digits:v3"}}, "v1, a link to vision/digits:v3"),
+        ("version.deleted", {"before": {"number": 3, "tree_digest": "b3:00"}}, "v3"),
+        ("version.updated", {"before": {"tags": []}, "after": {"tags": ["ok"]}}, 'tags: [] -> ["ok"]'),
+        ("collection.created", {"after": {"type": "model", "tags": []}}, "type model"),
+        ("project.created", {"after": {"name": "vision"}}, "name vision"),
+        ("run.ended", {"before": {"state": "running"}, "after": {"state": "failed"}}, "state: running -> failed"),
+        ("version.used", {"run_id": "r7", "version_uid": "00"}, "run r7"),
+    ],
+)
+def test_a_change_is_told_in_a_few_words(kind: str, fields: dict[str, Any], text: str) -> None:
+    assert change_text(values.event(kind, **fields)) == text
+
+
+def test_a_long_card_is_cut() -> None:
+    told = change_text(values.event("version.updated", before={"description": "a"}, after={"description": "b" * 900}))
+    assert told == f"description: a -> {'b' * 39}…"
