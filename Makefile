@@ -5,7 +5,7 @@ BIN     := $(VENV)/bin
 PROTOC  := .tools/protoc
 PROTOS  := $(shell find protos -name '*.proto' | sort)
 
-.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench test-protobufs clean FORCE
+.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench fuzz test-protobufs clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## Say what there is to make
@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 test: env ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: env lint typecheck imports buf proto-check ## Run every static check
 
@@ -47,6 +47,14 @@ $(PROTOC)/.installed: Makefile
 	test -x $(PROTOC)/bin/python || { echo 'make proto needs Python 3.10 to 3.12: grpcio-tools 1.62.3 has no wheel for a later one'; false; }
 	$(PROTOC)/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==1.62.3 mypy-protobuf==3.6.0 'setuptools<80'
 	touch $@
+
+# Guided by which code has been reached; tests/fuzz/test_targets.py runs the same targets with Hypothesis. Where there is no
+# wheel of atheris it says so.
+FUZZ_SECONDS ?= 30
+
+fuzz: env ## Fuzz everything that is read from others, for a while
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || true
+	$(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
 
 proto: $(PROTOC)/.installed ## Generate sdk/lading_proto from protos
 	rm -rf .tools/generated && mkdir -p .tools/generated
@@ -82,6 +90,6 @@ demo: env ## Train, log, link and deploy on real images, with a server of its ow
 	$(BIN)/python -m lading._demo
 
 clean: ## Remove what the other targets made
-	rm -rf .venv .tools .bench demo-data
+	rm -rf .venv .tools .bench .fuzz demo-data
 
 FORCE:

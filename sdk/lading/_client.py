@@ -12,18 +12,20 @@ from typing import Any
 from lading._config import wishes_from
 from lading._digest_cache import digest_cache
 from lading._errors import InvalidArgument, LadingError, MissingContent
-from lading._model import Reference, StrPath
+from lading._model import Reference, StrPath, Usage
 from lading._progress import ProgressCallback
+from lading._registry.access import RegistryAccess
 from lading._registry.connection import Connection
 from lading._registry.models import NO_BELIEFS, Beliefs, Committed, SupportsEntries
 from lading._registry.writes import RegistryWrites
 from lading._retry import RetryPolicy
+from lading._trust import trust_from
 
 # Content of an upload can be collected before its commit only when the upload's lease lapsed in between.
 _UPLOADS_AT_MOST = 3
 
 
-class Client(RegistryWrites):
+class Client(RegistryWrites, RegistryAccess):
     """Resolves, lists, searches, changes and fetches versions of a Lading server.
 
     An async context manager. Opens nothing before the first call. For one event loop at a time; any number of its tasks
@@ -43,6 +45,9 @@ class Client(RegistryWrites):
         api_key: str | None = None,
         entity: str | None = None,
         project: str | None = None,
+        ca_file: StrPath | None = None,
+        client_cert: StrPath | None = None,
+        client_key: StrPath | None = None,
         retry: RetryPolicy | float = 120.0,
     ) -> None:
         """Make a client.
@@ -56,13 +61,19 @@ class Client(RegistryWrites):
             api_key: `LADING_API_KEY`.
             entity: The tenant; `LADING_ENTITY`; the one that the key is for.
             project: `LADING_PROJECT`; `default`.
+            ca_file: Whose certificates to believe, PEM; `LADING_CA_FILE`; what `lading login` keeps;
+                whose the system believes.
+            client_cert: A certificate to show with its chain, PEM, where the server wants one; `LADING_CLIENT_CERT`.
+            client_key: Its key; `LADING_CLIENT_KEY`.
             retry: For how many seconds without progress to try again; or a whole policy.
 
         Raises:
             InvalidArgument: The address, the entity or the project is malformed.
         """
         policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(retry_seconds=retry)
-        wishes = wishes_from(url, api_key, entity, project, os.environ)
+        wishes = wishes_from(
+            url, api_key, entity, project, os.environ, trust_from(ca_file, client_cert, client_key, os.environ)
+        )
         super().__init__(Connection(wishes, policy, digest_cache(os.environ)))
 
     async def __aenter__(self) -> Client:
@@ -76,6 +87,14 @@ class Client(RegistryWrites):
     async def close(self) -> None:
         """Close the connections."""
         await self.connection.close()
+
+    async def usage(self) -> Usage:
+        """Return how much the client's entity stores, and how much it may.
+
+        Source: IngestService.GetUsage in protos/lading_proto/ingest/v1/ingest.proto.
+        """
+        content = await self.connection.content(await self.connection.entity())
+        return await content.usage()
 
     async def put(
         self,

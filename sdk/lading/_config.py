@@ -7,12 +7,13 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lading._address import Address, parse_address
 from lading._credentials import Credentials, Login, read_credentials
 from lading._errors import InvalidArgument
 from lading._registry.names import format_errors
+from lading._trust import SYSTEM_TRUST, Trust, check_trust
 from lading_format.local_server import local_server_path
 from lading_format.names import check_entity_name, check_project
 
@@ -35,9 +36,10 @@ class Wishes:
     """What arguments and variables say; empty, or None, where they say nothing."""
 
     address: Address | None
-    api_key: str
+    api_key: str = field(repr=False)
     entity: str
     project: str
+    trust: Trust = SYSTEM_TRUST
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +51,23 @@ class Settings:
         api_key: Empty where none is known.
         entity: Empty for the one that the key is for.
         project: What is meant where a reference names none.
+        trust: The files of TLS. Without effect where the address has none.
     """
 
     address: Address
-    api_key: str
+    api_key: str = field(repr=False)
     entity: str
     project: str
+    trust: Trust = SYSTEM_TRUST
 
 
 def wishes_from(
-    url: str | None, api_key: str | None, entity: str | None, project: str | None, environ: Mapping[str, str]
+    url: str | None,
+    api_key: str | None,
+    entity: str | None,
+    project: str | None,
+    environ: Mapping[str, str],
+    trust: Trust = SYSTEM_TRUST,
 ) -> Wishes:
     """Return what arguments say, and else the environment. Reads no file.
 
@@ -70,6 +79,7 @@ def wishes_from(
         api_key=(api_key if api_key is not None else environ.get(API_KEY, "")).strip(),
         entity=entity if entity is not None else environ.get(ENTITY, ""),
         project=project if project is not None else environ.get(PROJECT, ""),
+        trust=trust,
     )
     with format_errors():
         if chosen.entity:
@@ -84,24 +94,26 @@ def wishes_from(
 def settle(wishes: Wishes) -> Settings:
     """Return what is meant, with what the files of this user's say. Blocks on the disk.
 
-    A login is taken or left as a whole: its entity and project are not meant for another key.
+    A login is taken or left as a whole: its entity, its project and whose certificates it believes are not meant for
+    another key.
 
     Raises:
-        InvalidArgument: The credentials file is damaged.
+        InvalidArgument: The credentials file is damaged, or certificates are to be used without TLS.
         OSError: The credentials file cannot be read.
     """
     # Whoever says which server and which key needs no file, not even an intact one.
     kept = Credentials() if wishes.address and wishes.api_key else read_credentials()
-    address = wishes.address or kept.default_address or DEFAULT_ADDRESS
+    address = wishes.address or kept.default_address or _local_address()
+    check_trust(wishes.trust, address)
     login = kept.logins.get(address.url) if not wishes.api_key else None
     if login is None:
-        key = wishes.api_key or (_local_key(address) if address.is_loopback else "")
-        login = Login(key)
+        login = Login(wishes.api_key or (_local_key(address) if address.is_loopback else ""))
     return Settings(
         address,
         login.api_key,
         wishes.entity or login.entity,
         wishes.project or login.project or DEFAULT_PROJECT,
+        replace(wishes.trust, ca_file=wishes.trust.ca_file or login.ca_file),
     )
 
 
@@ -109,18 +121,39 @@ def _address(text: str) -> Address | None:
     return parse_address(text) if text else None
 
 
+def _local_address() -> Address:
+    """Return the default address, with TLS if the server there has it."""
+    told = _local_word(DEFAULT_ADDRESS).get("address", "")
+    return replace(DEFAULT_ADDRESS, tls=told.startswith("grpcs://"))
+
+
 def _local_key(address: Address) -> str:
     """Return the key of a server on this machine that this user runs; empty where there is none."""
+    key_file = _local_word(address).get("key_file", "")
     try:
-        told = _read_private(local_server_path(address.bare_host, address.port))
-        key_file = json.loads(told)["key_file"] if told else ""
         return _read_private(key_file).decode().strip() if key_file else ""
     except FileNotFoundError:
-        return ""  # no server of this user's, or one that took its key along
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        # The call goes on without a key; where one is needed, the server's answer says what to do.
-        _log.warning("What the server at %s left for its user cannot be used: %s", address.target, error)
+        return ""  # a server that took its key along
+    except (OSError, ValueError) as error:
+        _unusable(address, error)
         return ""
+
+
+def _local_word(address: Address) -> dict[str, str]:
+    """Return what a server on this machine that this user runs left for its user; nothing where there is none."""
+    try:
+        told = json.loads(_read_private(local_server_path(address.bare_host, address.port)))
+        return {name: value for name, value in told.items() if isinstance(value, str)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        _unusable(address, error)
+        return {}
+
+
+def _unusable(address: Address, error: Exception) -> None:
+    # The call goes on without a key; where one is needed, the server's answer says what to do.
+    _log.warning("What the server at %s left for its user cannot be used: %s", address.target, error)
 
 
 def _read_private(path: str) -> bytes:

@@ -24,6 +24,7 @@ from lading._model import (
     StrPath,
     TreeInfo,
     UploadResult,
+    Usage,
 )
 from lading._progress import ProgressCallback, ProgressMeter
 from lading._retry import RetryPolicy
@@ -32,7 +33,7 @@ from lading._simple import FileUpload, read_file
 from lading._transport import Transport
 from lading._upload.run import upload
 from lading._upload.tree import tree_info
-from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2
+from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2, usage_pb2
 
 
 class Content:
@@ -76,6 +77,15 @@ class Content:
         limits = MappingProxyType({limit.name: limit.value for limit in response.limits})
         self._limits = Limits.of(limits)
         return Capabilities(response.server_version, limits)
+
+    async def usage(self) -> Usage:
+        """Return how much the entity stores, and how much it may.
+
+        Source: IngestService.GetUsage in protos/lading_proto/ingest/v1/ingest.proto.
+        """
+        request = usage_pb2.GetUsageRequest(entity=self._entity)
+        response = await self._policy.call(lambda: self._transport.call(self._transport.control.GetUsage, request))
+        return Usage(response.used_bytes, response.limit_bytes or None)
 
     async def upload_tree(
         self,

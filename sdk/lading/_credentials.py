@@ -20,11 +20,15 @@ _log = logging.getLogger("lading")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What is kept for one server: a key, and what is meant where a program names no entity and no project."""
+    """What is kept for one server: a key, and what is meant where a program names no entity and no project.
+
+    `ca_file` is an absolute path: whose certificates are believed there; empty for those that the system believes.
+    """
 
     api_key: str = field(repr=False)
     entity: str = ""
     project: str = ""
+    ca_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

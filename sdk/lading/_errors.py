@@ -10,9 +10,10 @@ LadingError
 │   ├── SessionExpired      the lease on an upload's chunks lapsed                   (retried)
 │   └── MissingContent      chunks or blobs that the server does not have
 ├── ResourceExhausted       a limit, a quota or the disk
-│   └── Busy                too many streams just now                               (retried)
+│   └── Busy                too many streams or calls just now                      (retried)
 ├── Unavailable             the server cannot be reached or is stopping             (retried)
-│   └── OutcomeUnknown      the call broke; what it did is not known                (retried)
+│   ├── OutcomeUnknown      the call broke; what it did is not known                (retried)
+│   └── Untrusted           TLS, a certificate or a name is not what it should be
 ├── IntegrityError          bytes do not have the digest that they should
 ├── UnsafePath              writing there, or reading through there, could leave the directory
 ├── FileChanged             a file changed while it was uploaded
@@ -37,9 +38,11 @@ class LadingError(Exception):
         message: What is wrong and what to do next, for people.
         reason: The protocol's name for it, `DIGEST_MISMATCH`; empty when it did not come from a server.
         metadata: Details for programs; the .proto files say which.
+        retry_seconds: After how long the server said that trying again may help; None when it did not.
     """
 
     retryable: ClassVar[bool] = False
+    retry_seconds: float | None = None
 
     def __init__(self, message: str, *, reason: str = "", metadata: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -89,7 +92,7 @@ class ResourceExhausted(LadingError):
 
 
 class Busy(ResourceExhausted):
-    """The server has too many streams open just now. Retried with backoff before it is raised."""
+    """There are too many streams, or too many calls a second, just now. Retried with backoff before it is raised."""
 
     retryable = True
 
@@ -102,6 +105,12 @@ class Unavailable(LadingError):
 
 class OutcomeUnknown(Unavailable):
     """A call broke, and what it did is not known. Every call may be repeated; repeated before it is raised."""
+
+
+class Untrusted(Unavailable):
+    """No connection was made, for it would not be a safe one: a certificate, a name, no TLS at all. Never retried."""
+
+    retryable = False
 
 
 class IntegrityError(LadingError):
@@ -144,6 +153,8 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
     {
         "ALIAS_MOVED": Conflict,
         "ALIAS_NOT_FOUND": NotFound,
+        "ALIAS_PROTECTED": PermissionDenied,
+        "ALIAS_REQUIRES": FailedPrecondition,
         "BLOB_NOT_FOUND": NotFound,
         "CHECKSUM_MISMATCH": IntegrityError,
         "CHUNK_EMPTY": InvalidArgument,
@@ -156,6 +167,8 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
         "DISK_LOW": ResourceExhausted,
         "DRAINING": Unavailable,
         "ENTITY_DENIED": PermissionDenied,
+        "ENTITY_EXISTS": AlreadyExists,
+        "ENTITY_NOT_FOUND": NotFound,
         "INGEST_UNAVAILABLE": Unavailable,
         "INVALID_DIGEST": InvalidArgument,
         "INVALID_ENTITY": InvalidArgument,
@@ -176,6 +189,9 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
         "KEYS_UNAVAILABLE": Unavailable,
         "KEY_INVALID": Unauthenticated,
         "KEY_MISSING": Unauthenticated,
+        "KEY_NOT_FOUND": NotFound,
+        "LAST_ADMIN": FailedPrecondition,
+        "MEMBER_NOT_FOUND": NotFound,
         "MISSING_BLOBS": MissingContent,
         "MISSING_CHUNKS": MissingContent,
         "NOT_SORTED": InvalidArgument,
@@ -185,7 +201,10 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
         "PATH_NOT_FOUND": NotFound,
         "PIN_CONFLICT": FailedPrecondition,
         "PIN_RELEASED": FailedPrecondition,
+        "QUOTA_EXCEEDED": ResourceExhausted,
+        "RATE_LIMITED": Busy,
         "REQUEST_ID_REUSED": InvalidArgument,
+        "ROLE_DENIED": PermissionDenied,
         "RUN_ENDED": FailedPrecondition,
         "RUN_EXISTS": AlreadyExists,
         "RUN_NOT_FOUND": NotFound,

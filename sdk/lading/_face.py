@@ -24,6 +24,7 @@ from lading._errors import (
     Unauthenticated,
     Unavailable,
     UnsafePath,
+    Untrusted,
 )
 from lading._ingest_client import IngestClient
 from lading._model import (
@@ -38,9 +39,12 @@ from lading._model import (
     Reference,
     TreeInfo,
     UploadResult,
+    Usage,
 )
 from lading._progress import Progress, ProgressCallback
+from lading._registry.access_models import EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
 from lading._registry.models import (
+    AuditReport,
     ChangeAliases,
     Collection,
     CollectionKind,
@@ -70,6 +74,7 @@ from lading._version import Version
 __all__ = [
     "AlreadyExists",
     "Artifact",
+    "AuditReport",
     "BlobInfo",
     "Busy",
     "Capabilities",
@@ -82,6 +87,7 @@ __all__ = [
     "Conflict",
     "ContentMoved",
     "DownloadResult",
+    "EntityInfo",
     "EntryKind",
     "Event",
     "FailedPrecondition",
@@ -92,15 +98,20 @@ __all__ = [
     "IngestClient",
     "IntegrityError",
     "InvalidArgument",
+    "Key",
     "LadingError",
+    "Limits",
     "Lineage",
     "LineageEdge",
     "LineageEdgeKind",
     "Link",
     "ListedEntry",
     "LoggedArtifact",
+    "Member",
+    "MemberKind",
     "MetricPoint",
     "MissingContent",
+    "NewKey",
     "NotFound",
     "NotLogged",
     "OutcomeUnknown",
@@ -114,6 +125,7 @@ __all__ = [
     "RemoteFile",
     "ResourceExhausted",
     "RetryPolicy",
+    "Role",
     "Run",
     "RunDetails",
     "RunInfo",
@@ -125,7 +137,9 @@ __all__ = [
     "Unavailable",
     "Unlink",
     "UnsafePath",
+    "Untrusted",
     "UploadResult",
+    "Usage",
     "VerifyResult",
     "Version",
     "init",

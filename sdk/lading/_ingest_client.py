@@ -6,8 +6,10 @@ from types import TracebackType
 
 from lading._address import parse_address
 from lading._content import Content
+from lading._model import StrPath
 from lading._retry import RetryPolicy
 from lading._transport import Transport
+from lading._trust import check_trust, trust_from
 
 
 class IngestClient(Content):
@@ -21,7 +23,15 @@ class IngestClient(Content):
     """
 
     def __init__(
-        self, address: str, *, entity: str, api_key: str | None = None, retry: RetryPolicy | float = 120.0
+        self,
+        address: str,
+        *,
+        entity: str,
+        api_key: str | None = None,
+        ca_file: StrPath | None = None,
+        client_cert: StrPath | None = None,
+        client_key: StrPath | None = None,
+        retry: RetryPolicy | float = 120.0,
     ) -> None:
         """Make a client.
 
@@ -29,13 +39,18 @@ class IngestClient(Content):
             address: `host:port`, `grpc://host:port`, or `grpcs://host:port` for TLS.
             entity: The tenant whose content this is about.
             api_key: A key for this entity, where the server wants one.
+            ca_file: Whose certificates to believe, PEM. Default: whose the system believes.
+            client_cert: A certificate to show with its chain, PEM, where the server wants one.
+            client_key: Its key.
             retry: For how many seconds without progress to try again; or a whole policy.
 
         Raises:
-            InvalidArgument: The address is malformed.
+            InvalidArgument: The address is malformed, or has no TLS for the certificates.
         """
         policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(retry_seconds=retry)
-        super().__init__(Transport(parse_address(address), api_key or ""), entity, policy)
+        parsed, trust = parse_address(address), trust_from(ca_file, client_cert, client_key, {})
+        check_trust(trust, parsed)
+        super().__init__(Transport(parsed, api_key or "", trust), entity, policy)
 
     async def __aenter__(self) -> IngestClient:
         return self

@@ -121,6 +121,19 @@ class Capabilities:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What an entity stores.
+
+    Attributes:
+        used_bytes: Of its content, each chunk once, with what frames it.
+        limit_bytes: How much that may be; None for any amount.
+    """
+
+    used_bytes: int
+    limit_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class UploadResult:
     """A tree that is stored.
 

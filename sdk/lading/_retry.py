@@ -69,13 +69,20 @@ class Attempts:
         self._progress_at = self._policy.clock()
 
     async def pause(self, error: LadingError) -> None:
-        """Sleep before the next try, or raise `error` when there should be none."""
+        """Sleep before the next try, or raise `error` when there should be none.
+
+        Where the server said after how long trying again may help, at least for so long.
+        """
         if not error.retryable:
             raise error
         self._unknown_outcomes += isinstance(error, OutcomeUnknown)
         waited_seconds = self._policy.clock() - self._progress_at
         if waited_seconds >= self._policy.retry_seconds or self._unknown_outcomes > _UNKNOWN_OUTCOMES_IN_A_ROW:
             raise error
+        told_seconds = error.retry_seconds or 0.0
+        if told_seconds and waited_seconds + told_seconds >= self._policy.retry_seconds:
+            raise error
         bound_seconds = min(self._policy.longest_seconds, self._policy.first_seconds * 2.0**self._failures)
         self._failures += 1
-        await self._policy.sleep(bound_seconds * self._policy.jitter())
+        # Never before the server said; and not all at the moment that it said to all of them.
+        await self._policy.sleep(told_seconds + bound_seconds * self._policy.jitter())

@@ -11,15 +11,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from lading._address import Address
-from lading._errors import FailedPrecondition, LadingError, OutcomeUnknown
+from lading._errors import LadingError, OutcomeUnknown
+from lading._forks import OpenChannels
 from lading._grpc import grpc
 from lading._status import broken_stream, error_from_rpc
-from lading._tls import system_roots
+from lading._tls import channel_credentials
+from lading._trust import SYSTEM_TRUST, Trust
 from lading_proto.ingest.v1 import chunks_pb2, ingest_pb2_grpc
-from lading_proto.registry.v1 import registry_pb2_grpc
+from lading_proto.registry.v1 import access_pb2_grpc, registry_pb2_grpc
 
 if TYPE_CHECKING:
     from lading_proto.ingest.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+    from lading_proto.registry.v1.access_pb2_grpc import AccessServiceAsyncStub
     from lading_proto.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 # Two streams move twice what one does on loopback; a third moved nothing more (docs/design.md, measurements).
@@ -53,9 +56,10 @@ class _StreamCall(Protocol[RequestIn, ResponseOut]):
 class Stream(Generic[Request, Response]):
     """One streaming call, whose failures are the SDK's errors. Safe for one writer and one reader at a time."""
 
-    def __init__(self, call: _StreamCall[Request, Response], target: str) -> None:
+    def __init__(self, call: _StreamCall[Request, Response], address: Address) -> None:
         self._call = call
-        self._target = target
+        self._address = address
+        self._target = address.target
 
     async def write(self, request: Request) -> None:
         """Send a message; return when the transport has taken it."""
@@ -114,7 +118,7 @@ class Stream(Generic[Request, Response]):
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self._target) from None
+            raise error_from_rpc(error, self._address) from None
         except (asyncio.InvalidStateError, grpc.aio.UsageError):
             # What grpc.aio raises when it is written to after the other side has ended the call.
             raise broken_stream(self._target) from None
@@ -147,16 +151,14 @@ def _keyed(make: Callable[..., Any], metadata: _Metadata | None) -> Callable[...
     return make_keyed
 
 
-class _Channels:
-    """The open channels of one process."""
+class _Channels(OpenChannels):
+    """The open channels of one transport."""
 
-    def __init__(self, address: Address, api_key: str) -> None:
-        self.pid = os.getpid()
+    def __init__(self, address: Address, api_key: str, trust: Trust) -> None:
+        super().__init__()
+        credentials = channel_credentials(trust) if address.tls else None
         # The numbers make the argument lists differ: channels with equal ones would share a connection.
-        self.channels = [
-            _KeyedChannel(_channel(address, [*_OPTIONS, ("lading.lane", lane)]), api_key)
-            for lane in range(BULK_LANES + 1)
-        ]
+        self.channels = [_KeyedChannel(_channel(address, credentials, lane), api_key) for lane in range(BULK_LANES + 1)]
         # The generated async stubs exist for type checkers only.
         self.stubs = [
             cast("IngestServiceAsyncStub", ingest_pb2_grpc.IngestServiceStub(cast(grpc.Channel, channel)))
@@ -165,12 +167,19 @@ class _Channels:
         self.registry = cast(
             "RegistryServiceAsyncStub", registry_pb2_grpc.RegistryServiceStub(cast(grpc.Channel, self.channels[0]))
         )
+        self.access = cast(
+            "AccessServiceAsyncStub", access_pb2_grpc.AccessServiceStub(cast(grpc.Channel, self.channels[0]))
+        )
 
 
-def _channel(address: Address, options: list[tuple[str, int]]) -> grpc.aio.Channel:
-    if address.tls:
-        return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(system_roots()), options=options)
-    return grpc.aio.insecure_channel(address.target, options=options)
+def _channel(address: Address, credentials: grpc.ChannelCredentials | None, lane: int) -> grpc.aio.Channel:
+    options = [*_OPTIONS, ("lading.lane", lane)]
+    if address.is_loopback:
+        # gRPC heeds no_proxy and no rule about loopback: a proxy for everything would get what is of this machine.
+        options.append(("grpc.enable_http_proxy", 0))
+    if credentials is None:
+        return grpc.aio.insecure_channel(address.target, options=options)
+    return grpc.aio.secure_channel(address.target, credentials, options=options)
 
 
 _OPTIONS = (
@@ -193,14 +202,16 @@ class Transport:
     Args:
         address: The server's.
         api_key: Sent with every call; empty for none.
+        trust: The files of TLS, where the address has that; read when connections are opened.
     """
 
-    def __init__(self, address: Address, api_key: str = "") -> None:
+    def __init__(self, address: Address, api_key: str = "", trust: Trust = SYSTEM_TRUST) -> None:
         self.target = address.target
         self._address = address
         self._api_key = api_key
+        self._trust = trust
         self._open: _Channels | None = None
-        self._finalizer: weakref.finalize[[_Channels], Transport] | None = None
+        self._finalizer: weakref.finalize[[], Transport] | None = None
 
     @property
     def control(self) -> IngestServiceAsyncStub:
@@ -211,6 +222,11 @@ class Transport:
     def registry(self) -> RegistryServiceAsyncStub:
         """The same, for the service that knows names."""
         return self._channels().registry
+
+    @property
+    def access(self) -> AccessServiceAsyncStub:
+        """The same, for the service that says who may do what."""
+        return self._channels().access
 
     def bulk(self, lane: int) -> IngestServiceAsyncStub:
         """Where the streams of one lane go: a connection of their own."""
@@ -235,11 +251,11 @@ class Transport:
         try:
             return await method(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
-            raise error_from_rpc(error, self.target) from None
+            raise error_from_rpc(error, self._address) from None
 
     def stream(self, call: object) -> Stream[Request, Response]:
         """Wrap a streaming call that was just started."""
-        return Stream(cast("_StreamCall[Request, Response]", call), self.target)
+        return Stream(cast("_StreamCall[Request, Response]", call), self._address)
 
     async def close(self) -> None:
         """Close what this process opened. Another call opens it again."""
@@ -252,35 +268,8 @@ class Transport:
 
     def _channels(self) -> _Channels:
         if self._open is None or self._open.pid != os.getpid():
-            _check_not_forked()
-            self._open = _Channels(self._address, self._api_key)
-            _LIVE.add(self._open)
+            self._open = _Channels(self._address, self._api_key, self._trust)
             # For those who let go of a transport without closing it.
-            self._finalizer = weakref.finalize(self, _forget, self._open)
+            self._finalizer = weakref.finalize(self, self._open.forget)
             self._finalizer.atexit = False
         return self._open
-
-
-# What is open in this process; in the child of a fork, also what its parent had open at that moment. Kept, for in a
-# child a destructor would touch threads that the fork did not copy.
-_LIVE: set[_Channels] = set()
-
-
-def _forget(channels: _Channels) -> None:
-    if channels.pid == os.getpid():
-        _LIVE.discard(channels)
-
-
-def _check_not_forked() -> None:
-    """Raise when this process is the child of one that was connected when it forked.
-
-    Seen with grpcio 1.85, with gRPC's fork handlers (see lading._grpc) and without: a child of a connected process
-    hangs in its first call, or ends by SIGSEGV. Where the parent had closed every channel, it works.
-    """
-    pid = os.getpid()
-    if any(channels.pid != pid for channels in tuple(_LIVE)):
-        raise FailedPrecondition(
-            "This process was forked from one that was connected to Lading, and gRPC does not survive that. Use Lading "
-            "in the parent; or start this process by spawn (multiprocessing.get_context('spawn'), or "
-            "DataLoader(multiprocessing_context='spawn')); or close every client and finish every run before the fork."
-        )

@@ -14,6 +14,7 @@ Modules:
     paths      what a path may be, and which paths do not go together
     names      what entities, projects, collections, aliases and the like may be called
     references how a version is written, and what that means
+    audit      the chain of an entity's events
     tree       entries, their lines, and a tree's digest
     chunking   where a file is cut
     borders    where the tensors of a checkpoint begin

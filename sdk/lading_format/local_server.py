@@ -1,6 +1,7 @@
 """Where a server leaves word of itself for shells of the same user on the same machine, so that they need no settings.
 
-The file is JSON with `address` (`host:port`), `key_file` (an absolute path, or empty where no key is needed) and `pid`.
+The file is JSON with `address` (`host:port`, with `grpcs://` before it where the server has TLS), `key_file` (an
+absolute path, or empty where no key is needed) and `pid`.
 It has mode 0600 in a directory of mode 0700; a reader believes it only if it belongs to the reader's own user.
 """
 

@@ -23,6 +23,8 @@ _RUN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _REQUEST = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=/+-]{0,127}")
 _NUMBER = re.compile(r"v[0-9]+")
+_MEMBER = re.compile(r"[A-Za-z0-9._@-]{1,64}")
+_KEY_ID = re.compile(r"[a-z0-9]{12}")
 _UID = re.compile(r"[0-9a-f]{32}")
 
 _NAME_RULE = "1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-', beginning with a letter or digit"
@@ -77,6 +79,20 @@ def check_run_id(name: str) -> str:
 def check_request_id(name: str) -> str:
     """Return the id of a request."""
     return _checked(_REQUEST, name, "request_id", "1 to 128 of A-Z, a-z, 0-9, '.', '_' and '-': a fresh UUID, say")
+
+
+def check_member(name: str) -> str:
+    """Return the name of a member: of a person or a program."""
+    return _checked(_MEMBER, name, "member", "1 to 64 of A-Z, a-z, 0-9, '.', '_', '@' and '-'")
+
+
+def check_key_id(text: str) -> str:
+    """Return the id of a key. What is none is not repeated: it may be a whole key."""
+    if not _KEY_ID.fullmatch(text):
+        raise InvalidName(
+            "key_id is none: use the 12 characters after 'lading_', and not the whole key", field="key_id"
+        )
+    return text
 
 
 def check_version_uid(text: str) -> bytes:

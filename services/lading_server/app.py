@@ -12,16 +12,27 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from lading_format.errors import ReasonedError
-from lading_server.common.access import Access, RememberedKeys, read_service_key
+from lading_server.common.access import Access, KeyChecker, RememberedKeys, read_service_key
 from lading_server.common.allocator import keep_freed_memory
+from lading_server.common.allowances import keyless_allowances
 from lading_server.common.database import DatabaseUnavailable
 from lading_server.common.drain import Drain
+from lading_server.common.keys_for_reading import KeysForReading
 from lading_server.common.local_file import announced
 from lading_server.common.logs import set_up_logs
 from lading_server.common.metrics import Metrics
 from lading_server.common.peers import dialed
 from lading_server.common.serving import AddressInUse, Component, running, told_to_stop
-from lading_server.common.settings import Settings, SettingsError, load_settings, shown_address, split_address
+from lading_server.common.settings import (
+    Settings,
+    SettingsError,
+    exposed,
+    ingest_dial_target,
+    load_settings,
+    shown_address,
+    split_address,
+)
+from lading_server.common.tls import Certificates, CertificatesRefused
 from lading_server.ingest.component import open_ingest
 from lading_server.ingest.packs.local import StoreLocked
 from lading_server.ingest.registry_keys import RemoteKeys
@@ -50,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(serve(settings))
-    except (StoreLocked, AddressInUse, DatabaseUnavailable, ReasonedError, OSError) as error:
+    except (StoreLocked, AddressInUse, CertificatesRefused, DatabaseUnavailable, ReasonedError, OSError) as error:
         sys.stderr.write(f"lading serve: {error}\n")
         return EXIT_FAILED
     return EXIT_OK
@@ -59,24 +70,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(settings: Settings) -> None:
     """Serve until told to stop, then drain.
 
-    Raises StoreLocked, AddressInUse, DatabaseUnavailable, OSError when the server cannot start.
+    Raises StoreLocked, AddressInUse, CertificatesRefused, DatabaseUnavailable, OSError when the server cannot start.
     """
     drain, metrics = Drain(), Metrics()
     host, port = split_address(settings.listen)
     _warn(settings)
+    certificates = Certificates(settings)
     async with AsyncExitStack() as stack:
         if settings.metrics_port:
             stack.enter_context(metrics.served(settings.metrics_host, settings.metrics_port))
-        parts = await _opened(settings, drain, metrics, stack)
+        parts = await _opened(settings, drain, metrics, certificates, stack)
         server = await stack.enter_async_context(
-            running(settings, (host, port), parts.components, drain, metrics, parts.access)
+            running(settings, (host, port), parts.components, drain, metrics, parts.access, certificates)
         )
         told = told_to_stop()
+        certificates.read_again_on_hangup()
         key_file = parts.registry.admin_key_file if parts.registry is not None and settings.auth == "keys" else None
         if parts.registry is not None:
-            stack.enter_context(announced(host, server.port, str(key_file or "")))
+            stack.enter_context(announced(host, server.port, str(key_file or ""), tls=certificates.serves_tls))
         key = f", admin key in {key_file}" if key_file is not None else ""
-        shown = shown_address(host, server.port)
+        shown = f"{'grpcs://' if certificates.serves_tls else ''}{shown_address(host, server.port)}"
         sys.stdout.write(f"lading {version('lading')} is ready at {shown} (data in {settings.data}{key})\n")
         sys.stdout.flush()
         await told.wait()
@@ -93,29 +106,44 @@ class _Parts:
     access: Access
 
 
-async def _opened(settings: Settings, drain: Drain, metrics: Metrics, stack: AsyncExitStack) -> _Parts:
+async def _opened(
+    settings: Settings, drain: Drain, metrics: Metrics, certificates: Certificates, stack: AsyncExitStack
+) -> _Parts:
     """Open the services of the settings, each with the other one beside it or at the end of a channel."""
     service_key = read_service_key(settings.service_key_file) if settings.services != "both" else ""
     components: list[Component] = []
     registry: RegistryComponent | None = None
+    keys: KeyChecker | None = None
+    keys_for_reading: KeyChecker | None = None
     if settings.services != "registry":
         ingest = await stack.enter_async_context(open_ingest(settings, drain, metrics))
         pins = ingest.pins
         components.append(ingest)
     else:
-        pins = RemotePins(await stack.enter_async_context(dialed(settings.ingest_target, service_key)))
+        pins = RemotePins(
+            await stack.enter_async_context(dialed(ingest_dial_target(settings), service_key, certificates))
+        )
     if settings.services != "ingest":
         registry = await stack.enter_async_context(open_registry(settings, pins))
         keys = registry.keys
         components.append(registry)
     elif settings.auth == "keys":
-        keys = RemoteKeys(await stack.enter_async_context(dialed(settings.registry_target, service_key)))
-    remembered = RememberedKeys(keys, settings.key_cache_seconds) if settings.auth == "keys" else None
-    return _Parts(components, registry, Access(remembered, service_key))
+        dialing = dialed(settings.registry_target, service_key, certificates)
+        keys = remembered = RememberedKeys(
+            RemoteKeys(await stack.enter_async_context(dialing)), settings.key_cache_seconds
+        )
+        keys_for_reading = KeysForReading(remembered, settings.key_grace_seconds)
+    access = Access(
+        keys if settings.auth == "keys" else None,
+        service_key,
+        keys_for_reading=keys_for_reading,
+        keyless=keyless_allowances(settings),
+    )
+    return _Parts(components, registry, access)
 
 
 def _warn(settings: Settings) -> None:
     if settings.auth == "none":
         _log.warning("--auth none: whoever reaches %s may read and write everything", settings.listen)
-    if settings.insecure:
-        _log.warning("--insecure: whoever is on the way to %s can read keys and content", settings.listen)
+    for flag, address, remedy in exposed(settings):
+        _log.warning("%s %s: whoever is on the way can read keys and content; %s", flag, address, remedy)

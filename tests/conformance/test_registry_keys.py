@@ -13,8 +13,15 @@ import sqlalchemy as sa
 
 from lading_server.common.access import KeyGrant
 from lading_server.common.keys import ApiKey, new_key, parse_key
-from lading_server.registry.domain import keys as domain
-from lading_server.registry.domain.keys import ADMIN_KEY_FILE, Keys
+from lading_server.common.roles import Role
+from lading_server.registry.domain import first_keys
+from lading_server.registry.domain.first_keys import (
+    ADMIN_KEY_FILE,
+    OPERATOR_KEY_FILE,
+    make_admins_key,
+    make_operators_key,
+)
+from lading_server.registry.domain.keys import Keys, KeyUses
 from lading_server.registry.store.schema import api_keys, entities
 from lading_server.registry.store.store import RegistryStore
 from tests.support.index import DATABASES, FakeClock, database_url
@@ -35,8 +42,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
             await opened.close()
 
 
+def keys_of(store: RegistryStore) -> Keys:
+    return Keys(store, KeyUses(store))
+
+
 async def first_key(store: RegistryStore, directory: Path) -> ApiKey:
-    assert await Keys(store).make_first(directory, "acme")
+    assert await make_admins_key(store, directory, "acme")
     return parse_key((directory / ADMIN_KEY_FILE).read_text().strip())
 
 
@@ -47,7 +58,7 @@ async def change(store: RegistryStore, **values: object) -> None:
 
 async def test_the_first_key_is_an_administrators_and_good(store: RegistryStore, tmp_path: Path) -> None:
     key = await first_key(store, tmp_path)
-    assert await Keys(store).check(key.key_id, key.secret_hash) == KeyGrant("admin", "acme", None)
+    assert await keys_of(store).check(key.key_id, key.secret_hash) == KeyGrant("admin", "acme", Role.ADMIN, None)
     async with store.database.read() as connection:
         row = (await connection.execute(sa.select(api_keys))).one()
         assert (await connection.scalars(sa.select(entities.c.name))).all() == ["acme"]
@@ -58,7 +69,7 @@ async def test_the_first_key_is_an_administrators_and_good(store: RegistryStore,
 
 async def test_there_is_only_one_first_key(store: RegistryStore, tmp_path: Path) -> None:
     key = await first_key(store, tmp_path)
-    assert not await Keys(store).make_first(tmp_path, "other")
+    assert not await make_admins_key(store, tmp_path, "other")
     assert parse_key((tmp_path / ADMIN_KEY_FILE).read_text().strip()) == key
 
 
@@ -66,7 +77,7 @@ async def test_servers_that_start_together_make_one(store: RegistryStore, tmp_pa
     directories = [tmp_path / str(number) for number in range(6)]
     for directory in directories:
         directory.mkdir()
-    made = await asyncio.gather(*(Keys(store).make_first(directory, "acme") for directory in directories))
+    made = await asyncio.gather(*(make_admins_key(store, directory, "acme") for directory in directories))
     assert made.count(True) == 1
     assert [(directory / ADMIN_KEY_FILE).exists() for directory in directories] == made
 
@@ -74,18 +85,18 @@ async def test_servers_that_start_together_make_one(store: RegistryStore, tmp_pa
 async def test_a_start_that_fails_after_the_file_leaves_no_key_and_the_next_makes_one(
     store: RegistryStore, tmp_path: Path
 ) -> None:
-    write = domain._write_secret
+    write = first_keys._write_secret
 
     def write_and_crash(path: Path, text: str) -> None:
         write(path, text)
         raise OSError("the power is gone")
 
-    with patch.object(domain, "_write_secret", write_and_crash), pytest.raises(OSError, match="power"):
-        await Keys(store).make_first(tmp_path, "acme")
+    with patch.object(first_keys, "_write_secret", write_and_crash), pytest.raises(OSError, match="power"):
+        await make_admins_key(store, tmp_path, "acme")
     stale = parse_key((tmp_path / ADMIN_KEY_FILE).read_text().strip())
-    assert await Keys(store).check(stale.key_id, stale.secret_hash) is None
+    assert await keys_of(store).check(stale.key_id, stale.secret_hash) is None
     key = await first_key(store, tmp_path)
-    assert await Keys(store).check(key.key_id, key.secret_hash) is not None
+    assert await keys_of(store).check(key.key_id, key.secret_hash) is not None
     assert key != stale
 
 
@@ -100,13 +111,31 @@ async def test_the_file_is_its_owners_alone_and_no_other_is_left(store: Registry
 async def test_a_key_that_is_unknown_revoked_or_expired_is_none(
     store: RegistryStore, tmp_path: Path, clock: FakeClock
 ) -> None:
-    key, keys = await first_key(store, tmp_path), Keys(store)
+    key, keys = await first_key(store, tmp_path), keys_of(store)
     assert await keys.check(new_key().key_id, key.secret_hash) is None
     assert await keys.check(key.key_id, new_key().secret_hash) is None
     now_ms = int(clock.seconds * 1000)
     await change(store, expires_at_ms=now_ms + 1)
-    assert await keys.check(key.key_id, key.secret_hash) == KeyGrant("admin", "acme", now_ms + 1)
+    assert await keys.check(key.key_id, key.secret_hash) == KeyGrant("admin", "acme", Role.ADMIN, now_ms + 1)
     await change(store, expires_at_ms=now_ms)
     assert await keys.check(key.key_id, key.secret_hash) is None
     await change(store, expires_at_ms=None, revoked_at_ms=now_ms)
     assert await keys.check(key.key_id, key.secret_hash) is None
+
+
+async def test_the_operator_has_a_key_of_no_entity_and_only_one(store: RegistryStore, tmp_path: Path) -> None:
+    await first_key(store, tmp_path)
+    assert await make_operators_key(store, tmp_path)
+    key = parse_key((tmp_path / OPERATOR_KEY_FILE).read_text().strip())
+    assert await keys_of(store).check(key.key_id, key.secret_hash) == KeyGrant("operator", "", Role.OPERATOR, None)
+    assert not await make_operators_key(store, tmp_path)
+    assert stat.S_IMODE((tmp_path / OPERATOR_KEY_FILE).stat().st_mode) == 0o600
+
+
+async def test_servers_that_start_together_make_one_operators_key(store: RegistryStore, tmp_path: Path) -> None:
+    directories = [tmp_path / str(number) for number in range(6)]
+    for directory in directories:
+        directory.mkdir()
+    made = await asyncio.gather(*(make_operators_key(store, directory) for directory in directories))
+    assert made.count(True) == 1
+    assert [(directory / OPERATOR_KEY_FILE).exists() for directory in directories] == made

@@ -263,9 +263,9 @@ async def _rows_read(registry: Registry, query: sa.Select[Any]) -> int:
             hundreds[0] += 1
             return 0
 
-        await raw.set_progress_handler(count, 100)
+        await raw.visit(lambda: raw._connection.set_progress_handler(count, 100))
         assert (await connection.exec_driver_sql(text)).all()
-        await raw.set_progress_handler(None, 0)
+        await raw.visit(lambda: raw._connection.set_progress_handler(None, 0))
         # No row takes fewer than five instructions, and none of these queries more than a hundred a row it returns.
         return hundreds[0]
 

@@ -50,7 +50,8 @@ async def upload(wire: Wire, work: Workload, seen: Acknowledged) -> None:
     """One try at the whole upload: ask, send what is missing, commit. Fails when the server dies."""
     session = await wire.session()
     for blob, parts in work.blobs.items():
-        missing = [parts[index] for index in await wire.missing(session, parts)]
+        # Chunks of one byte may come twice in a blob, and need to be sent once.
+        missing = list(dict.fromkeys(parts[index] for index in await wire.missing(session, parts)))
         still = {digest_of(part) for part in parts} - {digest_of(part) for part in missing}
         assert seen.chunks & {digest_of(part) for part in parts} <= still, "an acknowledged chunk is missing"
         await put(wire, session, missing, seen)

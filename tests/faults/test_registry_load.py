@@ -164,6 +164,9 @@ class Reader:
                 run=event.run_id,
                 before=event.before_json,
                 after=event.after_json,
+                origin=event.origin,
+                sequence=event.sequence,
+                chain_hash=event.chain_hash,
             )
             for page in pages
             for event in page.events

@@ -20,7 +20,7 @@ from lading_server.common.metrics import Metrics
 from lading_server.common.serving import running
 from lading_server.common.settings import Settings
 from lading_server.registry.component import RegistryComponent
-from lading_server.registry.domain.keys import Keys
+from lading_server.registry.domain.access import run_access
 from lading_server.registry.domain.lineage import Direction
 from lading_server.registry.domain.registry import Registry
 from lading_server.registry.service.convert_runs import DIRECTIONS, STATES, details_to_proto, graph_to_proto
@@ -38,13 +38,13 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
 
 @pytest.fixture
 async def stub(registry: Registry) -> AsyncIterator[Any]:
-    keys = Keys(registry.store)
-    component = RegistryComponent(RegistryServicer(registry), keys, Path("admin.key"), serves_keys=False)
-    async with (
-        running(Settings(), ("127.0.0.1", 0), [component], Drain(), Metrics(), Access(None)) as server,
-        grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
-    ):
-        yield registry_pb2_grpc.RegistryServiceStub(channel)
+    async with run_access(registry.settings, registry.store) as access:
+        component = RegistryComponent(RegistryServicer(registry), access, Path(), serves_keys=False)
+        async with (
+            running(Settings(), ("127.0.0.1", 0), [component], Drain(), Metrics(), Access(None)) as server,
+            grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+        ):
+            yield registry_pb2_grpc.RegistryServiceStub(channel)
 
 
 async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:

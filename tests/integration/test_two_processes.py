@@ -14,8 +14,15 @@ import grpc
 import pytest
 
 from lading_format.digest import parse_digest
-from lading_proto.ingest.v1 import chunks_pb2, ingest_pb2_grpc, pins_pb2, pins_pb2_grpc
-from lading_proto.registry.v1 import keys_pb2, keys_pb2_grpc, registry_pb2, registry_pb2_grpc
+from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, ingest_pb2_grpc, pins_pb2, pins_pb2_grpc
+from lading_proto.registry.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    keys_pb2,
+    keys_pb2_grpc,
+    registry_pb2,
+    registry_pb2_grpc,
+)
 from lading_server.common.errors import TreeNotFound
 from lading_server.common.keys import ApiKey, parse_key
 from lading_server.common.peers import dialed
@@ -178,3 +185,34 @@ async def test_ingest_asks_the_registry_about_keys(pair: Pair) -> None:
         assert await reason("default", ApiKey(known.key_id, "A" * 43).text) == "KEY_INVALID"
         pair.registry.kill()
         assert await reason("default", pair.key) == "KEYS_UNAVAILABLE"
+
+
+async def test_a_role_and_its_end_reach_ingest(pair: Pair) -> None:
+    async with (
+        grpc.aio.insecure_channel(pair.ingest.target) as ingest,
+        grpc.aio.insecure_channel(pair.registry.target) as registry,
+    ):
+        access: Any = access_pb2_grpc.AccessServiceStub(registry)
+        content: Any = ingest_pb2_grpc.IngestServiceStub(ingest)
+
+        async def refused(method: Any, request: Any, key: str) -> str:
+            try:
+                await method(request, metadata=bearer(key))
+            except grpc.aio.AioRpcError as error:
+                return reason_of(error)
+            return ""
+
+        member = access_pb2.AddMemberRequest(entity="default", name="vic", role=access_pb2.ROLE_VIEWER)
+        await access.AddMember(member, metadata=bearer(pair.key))
+        asked = access_pb2.CreateKeyRequest(entity="default", member="vic")
+        made = await access.CreateKey(asked, metadata=bearer(pair.key))
+        read = (content.GetCapabilities, capabilities_pb2.GetCapabilitiesRequest(entity="default"), made.secret_key)
+        write = (content.OpenSession, chunks_pb2.OpenSessionRequest(entity="default"), made.secret_key)
+        assert await refused(*read) == ""
+        assert await refused(*write) == "ROLE_DENIED"
+        operator = (pair.registry.data / "operator.key").read_text().strip()
+        assert await refused(read[0], read[1], operator) == "ROLE_DENIED"
+        revoke = access_pb2.RevokeKeyRequest(entity="default", key_id=made.key.key_id)
+        await access.RevokeKey(revoke, metadata=bearer(pair.key))
+        # The pair remembers nothing: `--key-cache-seconds 0`.
+        assert await refused(*read) == "KEY_INVALID"

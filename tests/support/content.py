@@ -34,7 +34,7 @@ async def opened_ingest(kind: str, directory: Path) -> AsyncIterator[Ingest]:
 async def put_chunks(ingest: Ingest, chunks: Sequence[bytes], entity: str = "acme") -> None:
     """Store chunks and wait until they are durable."""
     session = await ingest.open_session(entity)
-    async with ingest.chunk_sink(entity, session) as sink:
+    async with ingest.chunk_sink(entity, session, 0) as sink:
         batch = await sink.put([IncomingChunk(blake3_digest(data), xxh3_64(data), len(data), data) for data in chunks])
         ingest.committer.flush()
         assert batch.durable is not None
@@ -48,7 +48,7 @@ async def put_tree(ingest: Ingest, files: Mapping[str, Sequence[bytes]], entity:
     if chunks:
         await put_chunks(ingest, chunks, entity)
     session = await ingest.open_session(entity)
-    intake = await ingest.blob_intake(entity, session)
+    intake = await ingest.blob_intake(entity, session, 0)
     pieces = [
         RecipePiece(
             blake3_digest(b"".join(parts)),
@@ -64,7 +64,7 @@ async def put_tree(ingest: Ingest, files: Mapping[str, Sequence[bytes]], entity:
     entries = [
         FileEntry(path, blake3_digest(b"".join(parts)), sum(map(len, parts)), False) for path, parts in files.items()
     ]
-    async with ingest.tree_writer(entity, session) as writer:
+    async with ingest.tree_writer(entity, session, 0) as writer:
         await writer.add(sorted(entries, key=lambda entry: sort_key(entry.path)))
         totals, _ = await writer.finish(None)
     return totals.digest

@@ -24,6 +24,7 @@ _ALIASES = ["best", "staging", "candidate"]
 _CONTENT = b"one file for all trees"
 # Streams are not what is tested, and a server takes only so many.
 _UPLOADS_AT_ONCE = 8
+_FIRST_TREES = 10
 # What each call may be refused with, as registry.proto says it.
 _DOCUMENTED = {
     "resolve": {"COLLECTION_NOT_FOUND", "VERSION_NOT_FOUND"},
@@ -69,18 +70,24 @@ class Trees:
 
     @classmethod
     async def begin(cls, wire: Wire) -> Trees:
-        """Upload what all trees are made of."""
+        """Upload what all trees are made of, and a few of them, so that nobody waits for the first."""
         session = await wire.session()
         await wire.put_blob(session, _CONTENT)
-        return cls(wire, session)
+        trees = cls(wire, session)
+        for number in range(_FIRST_TREES):
+            await trees.put(f"first-{number}.bin")
+        return trees
 
     async def pick(self, rng: random.Random) -> str:
         """Return the digest of a tree that ingest has."""
         if self._known and rng.random() < 0.7:
             return rng.choice(self._known[-20:])
+        return await self.put(f"{rng.getrandbits(64):016x}.bin")
+
+    async def put(self, path: str) -> str:
+        """Upload a tree of one file, and return its digest."""
         async with self._uploads:
-            entry = file_entry(f"{rng.getrandbits(64):016x}.bin", _CONTENT)
-            response = await self._wire.put_tree(self._session, [entry])
+            response = await self._wire.put_tree(self._session, [file_entry(path, _CONTENT)])
         self._known.append(response.tree.digest)
         return str(response.tree.digest)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-_READY = re.compile(r"is ready at (\S+)")
+_READY = re.compile(r"is ready at (?:grpcs://)?(\S+)")
 # A healthy server ends well within this; one that does not is a failure of the test.
 _END_SECONDS = 60.0
 

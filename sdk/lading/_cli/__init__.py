@@ -9,12 +9,15 @@ Modules:
     main       the commands in the order of `lading --help`, and what becomes of errors
     exits      exit codes, and the one table from the SDK's errors to them
     account    login, whoami
+    members    key, member, entity
     transfers  put, get, cat, verify
     lists      ls, search, runs
     versions   show, history, diff, lineage
     names      alias, tag, link, unlink, rm
+    audit      audit verify
     programs   serve, demo: other programs that take this one's place
     options    arguments and options that several commands have
+    listing    how a command prints what there are several of
     session    the client that a command works with
     output     tables, documents and bytes on stdout; messages on stderr
     documents  from the SDK's values to documents. Pure

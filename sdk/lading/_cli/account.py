@@ -13,10 +13,11 @@ import typer
 import lading
 from lading._address import Address, parse_address
 from lading._cli.options import AsJson
-from lading._cli.output import print_document, print_fields, print_line, print_message
+from lading._cli.output import print_document, print_fields, print_line, print_message, size_text
 from lading._cli.session import PATIENCE_SECONDS, connected
 from lading._config import settle, wishes_from
 from lading._credentials import Login, keep_login, read_credentials
+from lading._trust import trust_from
 
 _STDIN = "-"
 
@@ -29,6 +30,14 @@ def login(
         str | None,
         typer.Option(metavar="URL", help="host:port, grpc://host:port, or grpcs://host:port. Default: LADING_URL."),
     ] = None,
+    ca_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Whose certificates to believe there, PEM, if not whose the system believes. Default: LADING_CA_FILE; "
+            "what is kept.",
+        ),
+    ] = None,
     relogin: Annotated[bool, typer.Option("--relogin", help="Ask for a key although one is kept.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,16 +48,17 @@ def login(
     """
     address = parse_address(host) if host is not None else _address()
     kept = read_credentials().logins.get(address.url, Login(""))
-    identity = _checked(address, kept.api_key) if key is None and not relogin else None
+    wanted = replace(kept, ca_file=_believed(ca_file, kept, address))
+    identity = _checked(address, wanted) if key is None and not relogin else None
     known = identity is not None
     if identity is None:
-        kept = replace(kept, api_key=_read_key(key, address))
-        identity = asyncio.run(_whoami(address, kept.api_key))
-    path = keep_login(address, kept)
+        wanted = replace(wanted, api_key=_read_key(key, address))
+        identity = asyncio.run(_whoami(address, wanted))
+    path = keep_login(address, wanted)
     if as_json:
         print_document({"url": address.url, **_identity(identity), "credentials": path})
         return
-    who = f"{identity.principal} of {identity.entity} at {address.target}"
+    who = f"{identity.principal} of {identity.entity or 'the server'} at {address.target}"
     if known:
         print_line(f"logged in as {who} before; the key is in {path} (--relogin for another one)")
     else:
@@ -56,42 +66,76 @@ def login(
 
 
 def whoami(as_json: AsJson = False) -> None:
-    """Say whose key it is, and which server is meant."""
+    """Say whose key it is, which server is meant, and how much the entity stores there."""
     address = _address()
-    fields = {"url": address.url, **_identity(asyncio.run(_own_identity()))}
+    identity, usage = asyncio.run(_own_identity())
+    fields = {"url": address.url, **_identity(identity)}
     if as_json:
-        print_document(fields)
+        told = {} if usage is None else {"used_bytes": usage.used_bytes, "limit_bytes": usage.limit_bytes}
+        print_document({**fields, **told})
     else:
-        print_fields(fields)
+        print_fields(fields if usage is None else {**fields, "stored": _stored(usage)})
 
 
-def _checked(address: Address, api_key: str) -> lading.Identity | None:
-    """Return whom a key belongs to; None where there is none, or the server does not take it any more."""
-    if not api_key:
+def _checked(address: Address, login_: Login) -> lading.Identity | None:
+    """Return whom a kept key belongs to; None where there is none, or the server does not take it any more."""
+    if not login_.api_key:
         return None
     try:
-        return asyncio.run(_whoami(address, api_key))
+        return asyncio.run(_whoami(address, login_))
     except lading.Unauthenticated:
         return None
 
 
-async def _whoami(address: Address, api_key: str) -> lading.Identity:
-    async with lading.Client(address.url, api_key=api_key, retry=PATIENCE_SECONDS) as client:
+async def _whoami(address: Address, login_: Login) -> lading.Identity:
+    client = lading.Client(address.url, api_key=login_.api_key, ca_file=login_.ca_file, retry=PATIENCE_SECONDS)
+    async with client:
         return await client.whoami()
 
 
-async def _own_identity() -> lading.Identity:
+async def _own_identity() -> tuple[lading.Identity, lading.Usage | None]:
+    """Return who the caller is, and what the entity stores; None where that cannot be told."""
     async with connected() as client:
-        return await client.whoami()
+        identity = await client.whoami()
+        # An operator is in no entity.
+        if not identity.entity:
+            return identity, None
+        try:
+            return identity, await client.usage()
+        except lading.LadingError as error:
+            # Who the caller is is known all the same.
+            print_message(f"What is stored cannot be told: {error.message}")
+            return identity, None
+
+
+def _stored(usage: lading.Usage) -> str:
+    used = size_text(usage.used_bytes)
+    return used if usage.limit_bytes is None else f"{used} of {size_text(usage.limit_bytes)}"
 
 
 def _identity(identity: lading.Identity) -> dict[str, str]:
-    return {"principal": identity.principal, "entity": identity.entity}
+    return {
+        "principal": identity.principal,
+        "entity": identity.entity,
+        "role": identity.role,
+        "key_id": identity.key_id,
+    }
 
 
 def _address() -> Address:
     """Return the server that is meant where nobody says."""
     return settle(wishes_from(None, None, None, None, os.environ)).address
+
+
+def _believed(ca_file: str | None, kept: Login, address: Address) -> str:
+    """Return the file to keep for a server: the named one, and else that of before."""
+    named = trust_from(ca_file, None, None, os.environ).ca_file
+    if ca_file and not address.tls:
+        raise lading.InvalidArgument(f"--ca-file is for TLS, and {address.url} has none. Give --host grpcs://…")
+    if named and address.tls:
+        # It will be read from other directories than this one.
+        return os.path.abspath(named)
+    return kept.ca_file if ca_file is None else ""
 
 
 def _read_key(source: str | None, address: Address) -> str:

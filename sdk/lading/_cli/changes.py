@@ -17,6 +17,8 @@ _VALUE_CHARACTERS = 40
 def change_text(event: lading.Event) -> str:
     """Return what an event changed: `best: v3 -> v5`, `tags: ["a"] -> ["a", "b"]`, `v5, 12 files, 3.4 MB`."""
     before, after = event.before or {}, event.after or {}
+    if event.kind.startswith("alias_rule."):
+        return f"{(after or before).get('alias')}: {_rule(before)} -> {_rule(after)}"
     alias = after.get("alias", before.get("alias"))
     if alias is not None:
         return f"{alias}: {_version(before) or _NONE} -> {_version(after) or _NONE}"
@@ -27,6 +29,16 @@ def change_text(event: lading.Event) -> str:
         texts = _facts(after or before)
     by_run = [f"run {event.run_id}"] if event.run_id and event.version_uid else []
     return ", ".join([text for text in (*texts, *by_run) if text])
+
+
+def _rule(about: Mapping[str, Any]) -> str:
+    """Return what a rule demands: `admins only, tag approved, metadata eval.accuracy`."""
+    if not about:
+        return _NONE
+    demands = ["admins only"] if about.get("protected") else []
+    demands += [f"tag {tag}" for tag in about.get("required_tags", ())]
+    demands += [f"metadata {key}" for key in about.get("required_metadata", ())]
+    return ", ".join(demands) or "anything"
 
 
 def _facts(about: Mapping[str, Any]) -> list[str]:

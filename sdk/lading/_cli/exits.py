@@ -36,6 +36,7 @@ EXITS: Mapping[type[_errors.LadingError], Exit] = MappingProxyType(
         _errors.Busy: Exit.FAILED,
         _errors.Unavailable: Exit.FAILED,
         _errors.OutcomeUnknown: Exit.FAILED,
+        _errors.Untrusted: Exit.FAILED,
         _errors.IntegrityError: Exit.INTEGRITY,
         _errors.UnsafePath: Exit.FAILED,
         _errors.FileChanged: Exit.FAILED,

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 import lading
-from lading._cli.documents import document
+from lading._cli.listing import print_all
 from lading._cli.options import AsJson, Limit, means_version
-from lading._cli.output import Table, print_document, size_text, time_text
-from lading._cli.session import connected, first
-
-T = TypeVar("T")
+from lading._cli.output import size_text, time_text
+from lading._cli.session import connected
 
 _VERSION_HEADINGS = ("VERSION", "ALIASES", "TYPE", "FILES", "SIZE", "CREATED", "BY")
 
@@ -46,17 +44,17 @@ def ls(
     async def listing() -> None:
         async with connected() as client:
             if not what:
-                await _print_all(client.projects(), limit, as_json, ("PROJECT", "CREATED"), _project_row)
+                await print_all(client.projects(), limit, as_json, ("PROJECT", "CREATED"), _project_row)
             elif means_version(what):
                 version = await client.version(what)
                 files = version.files(prefix, fold_directories=not recursive)
-                await _print_all(files, limit, as_json, ("SIZE", "PATH"), _file_row)
+                await print_all(files, limit, as_json, ("SIZE", "PATH"), _file_row)
             elif what.endswith("/") or not await _is_collection(client, what):
                 collections = await _collections(client, what)
                 headings = ("COLLECTION", "TYPE", "VERSIONS", "ALIASES", "UPDATED")
-                await _print_all(collections, limit, as_json, headings, _collection_row)
+                await print_all(collections, limit, as_json, headings, _collection_row)
             else:
-                await _print_all(client.versions(what), limit, as_json, _VERSION_HEADINGS, _version_row)
+                await print_all(client.versions(what), limit, as_json, _VERSION_HEADINGS, _version_row)
 
     asyncio.run(listing())
 
@@ -82,7 +80,7 @@ def search(
     async def listing() -> None:
         async with connected() as client:
             found = client.search(" ".join(query or ()), order_by=order_by)
-            await _print_all(found, limit, as_json, _VERSION_HEADINGS, _version_row)
+            await print_all(found, limit, as_json, _VERSION_HEADINGS, _version_row)
 
     asyncio.run(listing())
 
@@ -101,26 +99,9 @@ def runs(
             if project is not None and not await _is_project(client, project):
                 raise lading.NotFound(f"There is no project {project!r}. `lading ls` lists the projects.")
             headings = ("RUN", "NAME", "PROJECT", "JOB", "STATE", "CREATED", "ENDED")
-            await _print_all(client.runs(project), limit, as_json, headings, _run_row)
+            await print_all(client.runs(project), limit, as_json, headings, _run_row)
 
     asyncio.run(listing())
-
-
-async def _print_all(
-    items: AsyncGenerator[T, None],
-    limit: int,
-    as_json: bool,
-    headings: Sequence[str],
-    row: Callable[[T], tuple[str, ...]],
-) -> None:
-    """Print a listing while it comes: a document a line, or a table."""
-    if as_json:
-        async for item in first(items, limit):
-            print_document(document(item))
-        return
-    with Table(*headings) as table:
-        async for item in first(items, limit):
-            table.add(*row(item))
 
 
 async def _is_collection(client: lading.Client, name: str) -> bool:

@@ -6,6 +6,7 @@ Starts without gRPC and rich, for every command waits for what is imported here;
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lading._cli import account, lists, names, programs, transfers, versions
+from lading._cli import account, audit, lists, members, names, programs, transfers, versions
 from lading._cli.exits import ADVICE, EXITS, Exit
 from lading._cli.output import OutputClosed, discard_output, flush_output, print_message
 from lading._errors import LadingError
@@ -27,16 +28,22 @@ Exit codes:
   1    failed; stderr says why, and what to do next
   2    a mistake in usage, or a malformed name
   3    there is no such version, collection, path or run
-  4    content is not what its digest says
+  4    content is not what its digest says, or events are not those that were written
   130  interrupted by Ctrl-C
 
 \b
 Settings:
-  LADING_URL      host:port, grpc://host:port, or grpcs://host:port for TLS
-  LADING_API_KEY  where `lading login` keeps none
-  LADING_ENTITY   the entity where a name says none; else the key's
-  LADING_PROJECT  the project where a name says none; else `default`
+  LADING_URL          host:port, grpc://host:port, or grpcs://host:port for TLS
+  LADING_API_KEY      where `lading login` keeps none
+  LADING_ENTITY       the entity where a name says none; else the key's
+  LADING_PROJECT      the project where a name says none; else `default`
+  LADING_CA_FILE      whose certificates to believe, if not whose the system believes
+  LADING_CLIENT_CERT  what to show to a server that asks, with LADING_CLIENT_KEY
+  https_proxy         the way to servers that are not on this machine; no_proxy leaves some out
 """
+
+# What other programs do, which have logs of their own.
+_PROGRAMS = ("serve", "demo")
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=_EPILOG)
 
@@ -61,6 +68,9 @@ def lading(
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+    elif context.invoked_subcommand not in _PROGRAMS:
+        # gRPC tells of connections that fail by lines of its own on stderr, before the one that says what to do.
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 # They take the arguments of the program that they become, its --help too.
@@ -88,6 +98,13 @@ for _command in (
     lists.runs,
 ):
     app.command()(_command)
+for _name, _group in (
+    ("key", members.key),
+    ("member", members.member),
+    ("entity", members.entity),
+    ("audit", audit.app),
+):
+    app.add_typer(_group, name=_name)
 app.command(context_settings=_PASSED_ON)(programs.demo)
 
 

@@ -66,7 +66,7 @@ def history(
     limit: Limit = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Tell what happened to a collection or a version.
+    """Tell who did what to a collection or a version, when, and from where.
 
     The newest first."""
 
@@ -81,9 +81,10 @@ def history(
                 async for event in first(events, limit):
                     print_document(document(event))
                 return
-            with Table("TIME", "BY", "WHAT", "CHANGE") as table:
+            with Table("TIME", "BY", "FROM", "WHAT", "CHANGE") as table:
                 async for event in first(events, limit):
-                    table.add(time_text(event.time), event.actor, event.kind, change_text(event))
+                    where = event.origin or "-"
+                    table.add(time_text(event.time), event.actor, where, event.kind, change_text(event))
 
     asyncio.run(listing())
 

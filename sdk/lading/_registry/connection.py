@@ -20,6 +20,7 @@ from lading_format.references import VersionReference
 from lading_proto.registry.v1 import registry_pb2
 
 if TYPE_CHECKING:
+    from lading_proto.registry.v1.access_pb2_grpc import AccessServiceAsyncStub
     from lading_proto.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
 
 Response = TypeVar("Response")
@@ -64,7 +65,7 @@ class Connection:
         """Return whom the key belongs to; asked once."""
         if self._identity is None:
             response = await self.call(lambda stub: stub.WhoAmI, registry_pb2.WhoAmIRequest())
-            self._identity = Identity(response.principal, response.entity)
+            self._identity = Identity(response.principal, response.entity, response.role, response.key_id)
         return self._identity
 
     async def call(
@@ -83,6 +84,17 @@ class Connection:
         """
         transport = await self._transport()
         return await (policy or self._policy).call(lambda: transport.call(method(transport.registry), request))
+
+    async def call_access(
+        self,
+        method: Callable[[AccessServiceAsyncStub], Callable[..., Awaitable[Response]]],
+        request: object,
+        *,
+        policy: RetryPolicy | None = None,
+    ) -> Response:
+        """Await one call to AccessService, which the registry serves too. As `call`."""
+        transport = await self._transport()
+        return await (policy or self._policy).call(lambda: transport.call(method(transport.access), request))
 
     async def content(self, entity: str) -> Content:
         """Return the way to an entity's content. Asks the server once where that is."""
@@ -123,7 +135,7 @@ class Connection:
     async def _transport(self) -> Transport:
         settings = await self.settings()
         if self._registry is None:
-            self._registry = Transport(settings.address, settings.api_key)
+            self._registry = Transport(settings.address, settings.api_key, settings.trust)
         return self._registry
 
     async def _ingest_transport(self) -> Transport:
@@ -137,7 +149,7 @@ class Connection:
                 there = Address(told.host, told.port, settings.address.tls)
             if self._ingest is None:  # another task may have been faster
                 same = there == settings.address
-                self._ingest = registry if same else Transport(there, settings.api_key)
+                self._ingest = registry if same else Transport(there, settings.api_key, settings.trust)
         return self._ingest
 
 

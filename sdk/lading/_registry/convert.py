@@ -25,6 +25,7 @@ from lading._registry.models import (
     RunState,
 )
 from lading._version import Version
+from lading_format.audit import ChainedEvent
 from lading_proto.registry.v1 import collections_pb2, events_pb2, lineage_pb2, runs_pb2, versions_pb2
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def version(message: versions_pb2.Version, entity: str, connection: Connection) 
         metadata=_object(message.metadata_json) or {},
         tags=tuple(message.tags),
         aliases=tuple(message.aliases),
-        created_at=_time(message.created_at),
+        created_at=moment(message.created_at),
         created_by=message.created_by,
         run_id=message.run_id,
         is_link=message.is_link,
@@ -83,7 +84,7 @@ def version(message: versions_pb2.Version, entity: str, connection: Connection) 
 
 def project(message: collections_pb2.Project, entity: str) -> Project:
     """Return a project."""
-    return Project(entity, message.name, _time(message.created_at))
+    return Project(entity, message.name, moment(message.created_at))
 
 
 def collection(message: collections_pb2.Collection, entity: str) -> Collection:
@@ -92,14 +93,14 @@ def collection(message: collections_pb2.Collection, entity: str) -> Collection:
         entity=entity,
         project=message.project,
         name=message.name,
-        kind=_known(COLLECTION_KINDS, message.kind, f"collection {message.name!r}"),
+        kind=known(COLLECTION_KINDS, message.kind, f"collection {message.name!r}"),
         type=message.type,
         description=message.description,
         tags=tuple(message.tags),
         version_count=message.version_count,
         aliases={target.alias: target.number for target in message.aliases},
-        created_at=_time(message.created_at),
-        updated_at=_time(message.updated_at),
+        created_at=moment(message.created_at),
+        updated_at=moment(message.updated_at),
         created_by=message.created_by,
     )
 
@@ -121,7 +122,7 @@ def run_details(message: runs_pb2.GetRunResponse, entity: str, connection: Conne
 
 def run_state(state: int) -> RunState:
     """Return how far a run is."""
-    return _known(RUN_STATES, state, "a run")
+    return known(RUN_STATES, state, "a run")
 
 
 def metric_point(message: runs_pb2.MetricPoint) -> MetricPoint:
@@ -133,7 +134,7 @@ def event(message: events_pb2.Event) -> Event:
     """Return one change."""
     return Event(
         revision=message.revision,
-        time=_time(message.time),
+        time=moment(message.time),
         actor=message.actor,
         kind=message.kind,
         project=message.project,
@@ -142,6 +143,27 @@ def event(message: events_pb2.Event) -> Event:
         run_id=message.run_id,
         before=_object(message.before_json),
         after=_object(message.after_json),
+        sequence=message.sequence,
+        origin=message.origin,
+        chain_hash=message.chain_hash.hex(),
+    )
+
+
+def chained_event(message: events_pb2.Event) -> ChainedEvent:
+    """Return what of a change is in its hash, as the server sent it."""
+    return ChainedEvent(
+        sequence=message.sequence,
+        revision=message.revision,
+        time_ms=message.time.seconds * 1000 + message.time.nanos // 1_000_000,
+        actor=message.actor,
+        kind=message.kind,
+        project=message.project,
+        collection=message.collection,
+        version_uid=message.version_uid,
+        run=message.run_id,
+        before=message.before_json,
+        after=message.after_json,
+        origin=message.origin,
     )
 
 
@@ -153,7 +175,7 @@ def lineage(message: lineage_pb2.GetLineageResponse, entity: str, connection: Co
         runs=tuple([run(item, entity) for item in message.runs]),
         edges=tuple(
             [
-                LineageEdge(_known(EDGE_KINDS, edge.kind, "an edge"), edge.version_uid, edge.run_id, edge.link_uid)
+                LineageEdge(known(EDGE_KINDS, edge.kind, "an edge"), edge.version_uid, edge.run_id, edge.link_uid)
                 for edge in message.edges
             ]
         ),
@@ -214,6 +236,19 @@ def to_json(value: Mapping[str, Any] | None) -> str:
         ) from error
 
 
+def known(table: Mapping[int, T], value: int, what: str) -> T:
+    """Return what a number of the protocol stands for. Raises Incompatible."""
+    found = table.get(value)
+    if found is None:
+        raise Incompatible(f"The server says {value} of {what}, which this SDK does not know. Use a newer one.")
+    return found
+
+
+def moment(stamp: Timestamp) -> datetime:
+    """Return a time, to the millisecond, as the server keeps it; in UTC."""
+    return datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1000)
+
+
 def _run_fields(message: runs_pb2.Run, entity: str) -> dict[str, Any]:
     return {
         "entity": entity,
@@ -224,18 +259,11 @@ def _run_fields(message: runs_pb2.Run, entity: str) -> dict[str, Any]:
         "state": run_state(message.state),
         "config": _object(message.config_json) or {},
         "summary": _object(message.summary_json) or {},
-        "created_at": _time(message.created_at),
-        "heartbeat_at": _time(message.heartbeat_at),
-        "ended_at": _time(message.ended_at) if message.HasField("ended_at") else None,
+        "created_at": moment(message.created_at),
+        "heartbeat_at": moment(message.heartbeat_at),
+        "ended_at": moment(message.ended_at) if message.HasField("ended_at") else None,
         "created_by": message.created_by,
     }
-
-
-def _known(table: Mapping[int, T], value: int, what: str) -> T:
-    found = table.get(value)
-    if found is None:
-        raise Incompatible(f"The server says {value} of {what}, which this SDK does not know. Use a newer one.")
-    return found
 
 
 def _object(text: str) -> dict[str, Any] | None:
@@ -249,8 +277,3 @@ def _object(text: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise Incompatible(f"The server sent a {type(value).__name__} for a JSON object.")
     return value
-
-
-def _time(stamp: Timestamp) -> datetime:
-    # To the millisecond, as the server keeps it; in UTC.
-    return datetime.fromtimestamp(stamp.seconds, UTC).replace(microsecond=stamp.nanos // 1000)

@@ -35,11 +35,15 @@ class Identity:
 
     Attributes:
         principal: The name that events and versions have for the caller: `admin`.
-        entity: The tenant that the key is for.
+        entity: The tenant that the key is for; empty for the operator's.
+        role: What the key may do: `viewer`, `member`, `admin` or `operator`; empty where the server asks for no keys.
+        key_id: Names the key, and is no secret; empty where the server asks for no keys.
     """
 
     principal: str
     entity: str
+    role: str = ""
+    key_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +254,9 @@ class Event:
         run_id: The run; empty for what is about none.
         before: What changed, as it was before; None for what was not there.
         after: What changed, as it is after; None for what is not there any more.
+        sequence: Its number among the events of its entity: 1, 2, 3, …
+        origin: Where the call came from, an address; empty for what the server did by itself.
+        chain_hash: What chains it to the event before it, in hexadecimal: see `Client.verify_audit`.
     """
 
     revision: int
@@ -262,6 +269,31 @@ class Event:
     run_id: str
     before: Mapping[str, Any] | None = field(hash=False)
     after: Mapping[str, Any] | None = field(hash=False)
+    sequence: int
+    origin: str
+    chain_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What a look at all events of an entity found.
+
+    Attributes:
+        ok: Whether they are those that were written: none altered, missing, put in or moved.
+        events: How many were found right, from the first on. The look ends at the first that is not.
+        first_bad_sequence: The number of the first event that is not right, or not there; None where all are right.
+        reason: What is wrong with it; empty where all are right.
+        head_sequence: The number of the last event that is right; 0 where there is none.
+        head_hash: Its hash, in hexadecimal. Whoever keeps it and its number can tell later that nothing up to it
+            was changed, and that no end was cut off.
+    """
+
+    ok: bool
+    events: int
+    first_bad_sequence: int | None
+    reason: str
+    head_sequence: int
+    head_hash: str
 
 
 class LineageEdgeKind(Enum):

@@ -25,17 +25,37 @@ Page = TypeVar("Page", bound=_Page)
 Item = TypeVar("Item")
 
 
-async def items(
+def items(
     connection: Connection,
     method: Callable[[RegistryServiceAsyncStub], Callable[..., Awaitable[Page]]],
     request: _PageRequest,
     items_of: Callable[[Page], Sequence[Item]],
 ) -> AsyncGenerator[Item, None]:
-    """Yield what a listing has.
+    """Yield what a listing of RegistryService has.
 
     Args:
         connection: Whom to ask.
         method: Picks the method, as in Connection.call.
+        request: As `asked_items` takes it.
+        items_of: Picks what a page has.
+
+    Raises:
+        Incompatible: The server sends pages without end.
+    """
+
+    def ask(asked: object) -> Awaitable[Page]:
+        return connection.call(method, asked)
+
+    return asked_items(ask, request, items_of)
+
+
+async def asked_items(
+    ask: Callable[[object], Awaitable[Page]], request: _PageRequest, items_of: Callable[[Page], Sequence[Item]]
+) -> AsyncGenerator[Item, None]:
+    """Yield what a listing has.
+
+    Args:
+        ask: Asks for a page.
         request: For the first page; its token is set for those that follow.
         items_of: Picks what a page has.
 
@@ -44,7 +64,7 @@ async def items(
     """
     pages = EndlessPages("The server")
     while True:
-        response = await connection.call(method, request)
+        response = await ask(request)
         found = items_of(response)
         for item in found:
             yield item

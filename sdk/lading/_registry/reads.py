@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from lading._registry import convert, pages
+from lading._registry import audit, convert, pages
 from lading._registry.connection import Connection, whole_name
 from lading._registry.models import (
+    AuditReport,
     Collection,
     Event,
     Identity,
@@ -278,3 +279,27 @@ class RegistryReads:
         async with aclosing(listing):
             async for item in listing:
                 yield convert.event(item)
+
+    async def verify_audit(self, from_sequence: int | None = None, from_hash: str | None = None) -> AuditReport:
+        """Read all events of the entity, and tell whether each is the one that was written after the one before it.
+
+        Without a head that was seen before, an end that was cut off is not found, nor a log that was written anew from
+        its beginning: keep `head_sequence` and `head_hash` of the report where the server's operator cannot reach them.
+
+        Args:
+            from_sequence: The `head_sequence` of a report that was seen before.
+            from_hash: Its `head_hash`.
+
+        Raises:
+            InvalidArgument: Only one of the two is given, or the hash is not 64 hexadecimal digits.
+
+        Source: RegistryService.ListEvents in protos/lading_proto/registry/v1/registry.proto.
+        """
+        chain = audit.Chain(audit.seen_head(from_sequence, from_hash))
+        request = events_pb2.ListEventsRequest(entity=await self.connection.entity())
+        listing = pages.items(self.connection, lambda stub: stub.ListEvents, request, lambda page: page.events)
+        async with aclosing(listing):
+            async for item in listing:
+                if not chain.accepts(convert.chained_event(item), item.chain_hash):
+                    break
+        return chain.report()

@@ -35,6 +35,9 @@ def init(
     entity: str | None = None,
     url: str | None = None,
     api_key: str | None = None,
+    ca_file: StrPath | None = None,
+    client_cert: StrPath | None = None,
+    client_key: StrPath | None = None,
     retry: RetryPolicy | float = 120.0,
 ) -> Run:
     """Return a run to be entered: `async with lading.init(project="digits", job_type="train") as run`.
@@ -52,6 +55,10 @@ def init(
         entity: The tenant; `LADING_ENTITY`; the one that the key is for.
         url: `host:port`, `grpc://…` or `grpcs://…`; `LADING_URL`; 127.0.0.1:7420.
         api_key: `LADING_API_KEY`; what `lading login` keeps.
+        ca_file: Whose certificates to believe, PEM; `LADING_CA_FILE`; what `lading login` keeps; whose the system
+            believes.
+        client_cert: A certificate to show with its chain, PEM, where the server wants one; `LADING_CLIENT_CERT`.
+        client_key: Its key; `LADING_CLIENT_KEY`.
         retry: For how many seconds without progress to try calls again; or a whole policy.
 
     Raises:
@@ -67,7 +74,17 @@ def init(
             run_id=check_run_id(run_id) if run_id is not None else "",
             resume=resume,
         )
-    return Run(Client(url, api_key=api_key, entity=entity, project=project, retry=retry), wish)
+    client = Client(
+        url,
+        api_key=api_key,
+        entity=entity,
+        project=project,
+        ca_file=ca_file,
+        client_cert=client_cert,
+        client_key=client_key,
+        retry=retry,
+    )
+    return Run(client, wish)
 
 
 class Run:

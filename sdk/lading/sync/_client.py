@@ -7,10 +7,12 @@ from types import TracebackType
 from typing import Any
 
 import lading._client as native
-from lading._model import Reference, StrPath
+from lading._model import Reference, StrPath, Usage
 from lading._progress import ProgressCallback
+from lading._registry.access_models import EntityInfo, Key, Member, MemberKind, NewKey, Role
 from lading._registry.models import (
     NO_BELIEFS,
+    AuditReport,
     Beliefs,
     Collection,
     Event,
@@ -44,10 +46,22 @@ class Client:
         api_key: str | None = None,
         entity: str | None = None,
         project: str | None = None,
+        ca_file: StrPath | None = None,
+        client_cert: StrPath | None = None,
+        client_key: StrPath | None = None,
         retry: RetryPolicy | float = 120.0,
     ) -> None:
         """Make a client. See `lading.Client`."""
-        self.native = native.Client(url, api_key=api_key, entity=entity, project=project, retry=retry)
+        self.native = native.Client(
+            url,
+            api_key=api_key,
+            entity=entity,
+            project=project,
+            ca_file=ca_file,
+            client_cert=client_cert,
+            client_key=client_key,
+            retry=retry,
+        )
 
     @classmethod
     def of(cls, client: native.Client) -> Client:
@@ -71,6 +85,10 @@ class Client:
     def whoami(self) -> Identity:
         """Return whom the key belongs to. See `lading.Client.whoami`."""
         return run(self.native.whoami())
+
+    def usage(self) -> Usage:
+        """Return how much the client's entity stores, and how much it may. See `lading.Client.usage`."""
+        return run(self.native.usage())
 
     def version(self, reference: str | Version) -> Version:
         """Return the version that a reference means now. See `lading.Client.version`."""
@@ -125,6 +143,10 @@ class Client:
         """Iterate over what changed, in order. See `lading.Client.events`."""
         about = None if version is None else native_of(version)
         return Items(self.native.events(project, collection, about, after_revision, newest_first))
+
+    def verify_audit(self, from_sequence: int | None = None, from_hash: str | None = None) -> AuditReport:
+        """Tell whether all events of the entity are those that were written. See `lading.Client.verify_audit`."""
+        return run(self.native.verify_audit(from_sequence, from_hash))
 
     def put(
         self,
@@ -260,6 +282,40 @@ class Client:
     ) -> Collection:
         """Change a collection's card and tags. See `lading.Client.update_collection`."""
         return run(self.native.update_collection(name, description, add_tags, remove_tags))
+
+    def members(self) -> Items[Member]:
+        """Iterate over who has a role in the entity. See `lading.Client.members`."""
+        return Items(self.native.members())
+
+    def add_member(self, name: str, role: Role | str = Role.MEMBER, kind: MemberKind | str = MemberKind.USER) -> Member:
+        """Give somebody a role in the entity, or another one. See `lading.Client.add_member`."""
+        return run(self.native.add_member(name, role, kind))
+
+    def remove_member(self, name: str) -> None:
+        """Take a member's role away, and revoke all its keys. See `lading.Client.remove_member`."""
+        run(self.native.remove_member(name))
+
+    def keys(self, member: str | None = None) -> Items[Key]:
+        """Iterate over keys, never their secrets. See `lading.Client.keys`."""
+        return Items(self.native.keys(member))
+
+    def create_key(
+        self, member: str | None = None, role: Role | str | None = None, note: str = "", ttl_days: int = 0
+    ) -> NewKey:
+        """Make a key, whose secret is not shown again. See `lading.Client.create_key`."""
+        return run(self.native.create_key(member, role, note, ttl_days))
+
+    def revoke_key(self, key_id: str) -> Key:
+        """End a key; return it as it is then. See `lading.Client.revoke_key`."""
+        return run(self.native.revoke_key(key_id))
+
+    def entities(self) -> Items[EntityInfo]:
+        """Iterate over the server's tenants. For the operator. See `lading.Client.entities`."""
+        return Items(self.native.entities())
+
+    def create_entity(self, name: str, admin: str) -> NewKey:
+        """Make a tenant; return its first admin's key. For the operator. See `lading.Client.create_entity`."""
+        return run(self.native.create_entity(name, admin))
 
 
 async def _versions(found: AsyncGenerator[NativeVersion, None]) -> AsyncGenerator[Version, None]:

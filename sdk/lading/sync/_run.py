@@ -29,6 +29,9 @@ def init(
     entity: str | None = None,
     url: str | None = None,
     api_key: str | None = None,
+    ca_file: StrPath | None = None,
+    client_cert: StrPath | None = None,
+    client_key: StrPath | None = None,
     retry: RetryPolicy | float = 120.0,
 ) -> Run:
     """Return a run to be entered: `with init(project="digits", job_type="train") as run`. See `lading.init`."""
@@ -43,6 +46,9 @@ def init(
             entity=entity,
             url=url,
             api_key=api_key,
+            ca_file=ca_file,
+            client_cert=client_cert,
+            client_key=client_key,
             retry=retry,
         )
     )

@@ -4,8 +4,15 @@ Modules:
     errors        what can go wrong, in the domain's words
     registry_errors what can go wrong with names
     callers       who calls, and for which entity
+    allowances    what an entity and its keys may use
+    rates, open_streams
+                  how often they may call, and how many streams they may have open
     keys          how API keys are written, made and hashed
-    access        who may call what: the one place where keys are verified
+    roles         what roles there are, and the one table of who may call what
+    access        who makes a call, and whether that is allowed: the one place where keys are verified
+    tls           certificates: what a server shows, whom it trusts, and how both are read again
+    keys_for_reading
+                  keys that were good go on reading while the registry is away
     peers         calls from one service to the other
     local_file    word for the shells of the server's own user
     pins          what the registry asks of ingest

@@ -158,10 +158,12 @@ def open_database(url: str) -> Database:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # What the error says may be a part of the password: one with an unescaped `@` or `/` looks like a port.
         raise DatabaseUnavailable(
-            "the database URL cannot be read; write sqlite:///path/to/file.db or postgresql://user@host/name"
-        ) from error
+            "the database URL cannot be read; write sqlite:///path/to/file.db or postgresql://user@host/name, and what "
+            "is special in a password as %XX"
+        ) from None
     driver = _DRIVERS.get(parsed.drivername)
     if driver is None:
         raise DatabaseUnavailable(
@@ -254,7 +256,9 @@ def _open_postgres(url: URL) -> Database:
         # Compiling a query takes longer than any of ours runs.
         connect_args={"server_settings": {"application_name": "lading", "jit": "off"}},
     )
-    return Database(engine, engine, f"database {url.render_as_string(hide_password=True)}")
+    # What follows `?` may hold a password too.
+    shown = url.set(query={name: value for name, value in url.query.items() if name in ("host", "port")})
+    return Database(engine, engine, f"database {shown.render_as_string(hide_password=True)}")
 
 
 def _prepare_sqlite_writer(connection: Any, _record: object) -> None:

@@ -26,7 +26,7 @@ class Draining(DomainError):
 
 
 class TooManyStreams(DomainError):
-    """As many streams are open as the server allows. Metadata: `limit`."""
+    """As many streams are open as the server, the entity or the key may have. Metadata: `limit`, `scope`."""
 
     reason = "TOO_MANY_STREAMS"
 

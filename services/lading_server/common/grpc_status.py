@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -87,10 +88,20 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     names.KeyMissing: grpc.StatusCode.UNAUTHENTICATED,
     names.KeyInvalid: grpc.StatusCode.UNAUTHENTICATED,
     names.EntityDenied: grpc.StatusCode.PERMISSION_DENIED,
+    names.RoleDenied: grpc.StatusCode.PERMISSION_DENIED,
+    names.AliasProtected: grpc.StatusCode.PERMISSION_DENIED,
+    names.EntityExists: grpc.StatusCode.ALREADY_EXISTS,
+    names.EntityNotFound: _NOT_FOUND,
+    names.MemberNotFound: _NOT_FOUND,
+    names.KeyNotFound: _NOT_FOUND,
+    names.LastAdmin: _PRECONDITION,
+    names.AliasRequires: _PRECONDITION,
+    names.QuotaExceeded: _EXHAUSTED,
+    names.RateLimited: _EXHAUSTED,
 }
 
-# When trying again may help, in seconds: a stream ends, a server restarts.
-_RETRY_SECONDS: dict[type[ReasonedError], int] = {
+# When trying again may help, in seconds: a stream ends, a server restarts. RateLimited knows it exactly.
+_RETRY_SECONDS: dict[type[ReasonedError], float] = {
     errors.TooManyStreams: 1,
     errors.Draining: 2,
     names.IngestUnavailable: 2,
@@ -136,10 +147,10 @@ def status_of(error: ReasonedError) -> Status:
     # The message is sent twice: in the details, which may be base64, and as grpc-message, where a byte may take three.
     left_bytes = _TRAILER_BYTES - (_FRAME_BYTES + metadata_bytes) * 4 // 3
     message = _bounded(error.message, left_bytes * 3 // 13)
-    retry_seconds = _RETRY_SECONDS.get(type(error))
     packed = [_packed(info)]
+    retry_seconds = error.retry_seconds if isinstance(error, names.RateLimited) else _RETRY_SECONDS.get(type(error))
     if retry_seconds is not None:
-        packed.append(_packed(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=retry_seconds))))
+        packed.append(_packed(error_details_pb2.RetryInfo(retry_delay=_duration(retry_seconds))))
     status = status_pb2.Status(code=code.value[0], message=message, details=packed)
     return Status(code, message, ((DETAILS_KEY, status.SerializeToString()),))
 
@@ -166,6 +177,12 @@ def _bounded(text: str, size_bytes: int) -> str:
     if len(encoded) <= size_bytes:
         return encoded.decode()
     return encoded[: max(size_bytes - 3, 0)].decode(errors="ignore") + "…"
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    """Return a duration, rounded up to microseconds: whoever waits so long waits long enough."""
+    whole, micros = divmod(math.ceil(seconds * 1_000_000), 1_000_000)
+    return duration_pb2.Duration(seconds=whole, nanos=micros * 1000)
 
 
 def _packed(detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo) -> any_pb2.Any:

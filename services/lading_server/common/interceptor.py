@@ -6,19 +6,24 @@ import asyncio
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, nullcontext
 from typing import Any, TypeVar, cast
 
 import grpc
 
 from lading_format.errors import ReasonedError
 from lading_server.common.access import Access, check_entity_of
-from lading_server.common.callers import Principal, acting_for
+from lading_server.common.callers import SERVICE, Principal, acting_for
 from lading_server.common.calls import Call, MalformedMessage
 from lading_server.common.drain import Drain
 from lading_server.common.errors import Draining, TooManyStreams
 from lading_server.common.grpc_status import status_of
 from lading_server.common.metrics import Metrics
+from lading_server.common.open_streams import OpenStreams
+from lading_server.common.rates import CallRates
+from lading_server.common.registry_errors import KeyInvalid, RateLimited
+from lading_server.common.roles import WHO_MAY_CALL, Required
+from lading_server.common.tls import shows_certificate
 
 # Health and reflection are asked while a server drains: that is when it matters. They are not counted or logged.
 _ALWAYS_ANSWERED = ("/grpc.health.", "/grpc.reflection.")
@@ -27,6 +32,9 @@ _READ_OUT_BYTES = 64 << 20
 _READ_OUT_IDLE_SECONDS = 5.0
 # And for so long in all when it was not even admitted: a trickle of bytes must not hold what others need.
 _READ_OUT_STRANGER_SECONDS = 5.0
+
+# Whoever has too many streams or calls is not read out: that would take what the limit keeps for others.
+_CHEAPLY_REFUSED = (TooManyStreams, RateLimited)
 
 Behavior = Callable[[Any, Any], Any]
 Request = TypeVar("Request")
@@ -40,12 +48,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     in the log before its status is sent, unless a handler aborts by itself.
     """
 
-    def __init__(self, drain: Drain, metrics: Metrics, max_streams: int, access: Access) -> None:
+    def __init__(
+        self,
+        drain: Drain,
+        metrics: Metrics,
+        max_streams: int,
+        access: Access,
+        *,
+        services_show_certificates: bool = False,
+    ) -> None:
+        """`services_show_certificates`: whether the other service has to, although clients need not."""
+        self._services_show_certificates = services_show_certificates
         self._drain = drain
         self._access = access
         self._metrics = metrics
-        self._max_streams = max_streams
-        self._open_streams = 0
+        self._rates = CallRates()
+        self._streams = OpenStreams(max_streams, metrics.streams_open)
         self._open_calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -67,7 +85,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return the handler, wrapped for this one call."""
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(_ALWAYS_ANSWERED):
+        if handler is None or (method.startswith(_ALWAYS_ANSWERED) and WHO_MAY_CALL.get(method) is Required.ANYBODY):
             return cast("grpc.RpcMethodHandler[Request, Response] | None", handler)
         call = Call(method, self._metrics)
         decode = call.decoding(handler.request_deserializer, is_stream=handler.request_streaming)
@@ -95,8 +113,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 self._refuse_if_draining()
                 # Before the call takes a place among the streams: those without a key must not keep others out.
                 principal = await self._access.admit(call.method, context.invocation_metadata() or ())
+                self._check_certificate(principal, context)
                 call.acted_for(principal)
-                with self._admitted(is_stream or reads_stream), acting_for(principal):
+                self._rates.take(principal)
+                with self._admitted(principal, is_stream or reads_stream), acting_for(principal):
                     messages = _OfOneEntity(request, principal) if reads_stream else request
                     try:
                         return await _answer(behavior, messages, context, call, principal)
@@ -105,7 +125,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                         # what was written, and such a call keeps its place among the open streams until then.
                         await _refuse(context, call, refusal, request if reads_stream else None)
             except ReasonedError as refusal:
-                is_worth_reading = reads_stream and not isinstance(refusal, TooManyStreams)
+                is_worth_reading = reads_stream and not isinstance(refusal, _CHEAPLY_REFUSED)
                 unread = request if is_worth_reading else None
                 await _refuse(context, call, refusal, unread, _READ_OUT_STRANGER_SECONDS)
             except MalformedMessage:
@@ -133,29 +153,28 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped
 
+    def _check_certificate(self, principal: Principal, context: Any) -> None:
+        """Raise KeyInvalid when the other service came without the certificate that it has to show."""
+        if self._services_show_certificates and principal == SERVICE and not shows_certificate(context.auth_context()):
+            raise KeyInvalid("a service has to show a certificate here; let it dial the --mutual-listen of this server")
+
     @contextmanager
-    def _admitted(self, is_stream: bool) -> Iterator[None]:
+    def _admitted(self, principal: Principal, is_stream: bool) -> Iterator[None]:
         """Count the call for as long as it lasts. Raises Draining, TooManyStreams."""
         self._refuse_if_draining()
-        if is_stream and self._open_streams >= self._max_streams:
-            raise TooManyStreams(
-                f"{self._max_streams} streams are open, which is the limit; retry with backoff", limit=self._max_streams
-            )
-        self._count(1, is_stream)
-        try:
-            yield
-        finally:
-            self._count(-1, is_stream)
+        with self._streams.one_more(principal) if is_stream else nullcontext():
+            self._count(1)
+            try:
+                yield
+            finally:
+                self._count(-1)
 
     def _refuse_if_draining(self) -> None:
         if self._drain.started:
             raise Draining("the server is about to stop; retry with backoff")
 
-    def _count(self, change: int, is_stream: bool) -> None:
+    def _count(self, change: int) -> None:
         self._open_calls += change
-        if is_stream:
-            self._open_streams += change
-            self._metrics.streams_open(self._open_streams)
         if self._open_calls:
             self._idle.clear()
         else:

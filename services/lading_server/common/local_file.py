@@ -16,14 +16,15 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def announced(host: str, port: int, key_file: str) -> Iterator[None]:
+def announced(host: str, port: int, key_file: str, *, tls: bool = False) -> Iterator[None]:
     """Leave the file that `lading_format.local_server` describes for the length of the block.
 
     A server that cannot leave it serves all the same; its clients have to be told the address.
     """
     try:
         path = local_server_path(host, port)
-        _write(path, {"address": shown_address(local_host(host), port), "key_file": key_file, "pid": os.getpid()})
+        address = f"{'grpcs://' if tls else ''}{shown_address(local_host(host), port)}"
+        _write(path, {"address": address, "key_file": key_file, "pid": os.getpid()})
     except OSError as error:
         _log.warning("clients of this machine have to be given the address: %s", error)
         yield

@@ -46,7 +46,7 @@ def open_token(token: str, scope: Sequence[object]) -> list[Any] | None:
             position = json.loads(data)
             if isinstance(position, list):
                 return position
-    except (UnicodeEncodeError, binascii.Error, ValueError):
+    except (UnicodeEncodeError, binascii.Error, ValueError, RecursionError):
         pass
     raise foreign_token()
 

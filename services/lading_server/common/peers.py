@@ -6,7 +6,7 @@ Only calls that may be repeated go this way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import grpc
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 from lading_server.common.grpc_status import DETAILS_KEY, DOMAIN
+from lading_server.common.tls import Certificates
 
 # Between the attempts while the other service does not answer: a restart takes a few seconds.
 _BACKOFF_SECONDS = (0.1, 0.3, 1.0, 2.0)
@@ -33,7 +34,11 @@ _OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.use_local_subchannel_pool", 1),
+    # The two services speak with each other, whatever proxy this process finds in its environment.
+    ("grpc.enable_http_proxy", 0),
 ]
+# Longer than any call between the services: those that are open on a channel that was replaced end by themselves.
+_REPLACED_SECONDS = 300.0
 
 
 class Refusal(NamedTuple):
@@ -53,10 +58,50 @@ class PeerFailed(Exception):
         self.refusal = refusal
 
 
+class _Redialed:
+    """A channel, as far as stubs of unary methods need one, whose certificates can be replaced under open calls."""
+
+    def __init__(self, target: str, certificates: Certificates | None) -> None:
+        self._target = target
+        self._certificates = certificates
+        self._channel = self._dial()
+        self._closing: set[asyncio.Task[None]] = set()
+        if certificates is not None:
+            certificates.watch_peer(self._redial)
+
+    def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """See grpc.aio.Channel.unary_unary. Each call goes over the channel that is the current one when it begins."""
+
+        def call(request: Any, **options: Any) -> Any:
+            return self._channel.unary_unary(method, *args, **kwargs)(request, **options)
+
+        return call
+
+    async def close(self) -> None:
+        """Close the channel, and those that it took the place of."""
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._channel.close()
+
+    def _dial(self) -> grpc.aio.Channel:
+        credentials = self._certificates.peer_credentials() if self._certificates is not None else None
+        if credentials is None:
+            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
+        return grpc.aio.secure_channel(self._target, credentials, options=_OPTIONS)
+
+    def _redial(self) -> None:
+        replaced, self._channel = self._channel, self._dial()
+        task = asyncio.get_running_loop().create_task(replaced.close(_REPLACED_SECONDS))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
 class Peer:
     """A channel to the other service, with the service key."""
 
-    def __init__(self, channel: grpc.aio.Channel, service_key: str) -> None:
+    def __init__(self, channel: Any, service_key: str) -> None:
+        """`channel` is a `grpc.aio.Channel`, or what stubs take for one."""
         self.channel = channel
         self._metadata = (("authorization", f"Bearer {service_key}"),)
 
@@ -82,10 +127,18 @@ class Peer:
 
 
 @asynccontextmanager
-async def dialed(target: str, service_key: str) -> AsyncIterator[Peer]:
-    """Give a peer for the length of the block. Nothing is connected before the first call."""
-    async with grpc.aio.insecure_channel(target, options=_OPTIONS) as channel:
+async def dialed(target: str, service_key: str, certificates: Certificates | None = None) -> AsyncIterator[Peer]:
+    """Give a peer for the length of the block. Nothing is connected before the first call.
+
+    Args:
+        certificates: Whom to trust and what to show; the channel follows when they are read again. Without any for
+            the other service, the channel has no TLS.
+    """
+    channel = _Redialed(target, certificates)
+    try:
         yield Peer(channel, service_key)
+    finally:
+        await channel.close()
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> Refusal:

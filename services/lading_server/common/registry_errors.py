@@ -153,3 +153,67 @@ class KeysUnavailable(DomainError):
     """Ingest cannot reach the registry, which knows the keys."""
 
     reason = "KEYS_UNAVAILABLE"
+
+
+class RoleDenied(DomainError):
+    """The key's role does not allow the call. Metadata: `required`, `role`."""
+
+    reason = "ROLE_DENIED"
+
+
+class EntityExists(DomainError):
+    """There is an entity of this name."""
+
+    reason = "ENTITY_EXISTS"
+
+
+class EntityNotFound(DomainError):
+    """There is no such entity. Told to operators alone."""
+
+    reason = "ENTITY_NOT_FOUND"
+
+
+class MemberNotFound(DomainError):
+    """The entity has no such member. Metadata: `member`."""
+
+    reason = "MEMBER_NOT_FOUND"
+
+
+class LastAdmin(DomainError):
+    """The entity would be left without an admin."""
+
+    reason = "LAST_ADMIN"
+
+
+class KeyNotFound(DomainError):
+    """The entity has no such key. Metadata: `key_id`."""
+
+    reason = "KEY_NOT_FOUND"
+
+
+class AliasProtected(DomainError):
+    """Only admins may set, move or remove the alias. Metadata: `alias`."""
+
+    reason = "ALIAS_PROTECTED"
+
+
+class AliasRequires(DomainError):
+    """The alias may not point at the version: tags or metadata are missing. Metadata: `alias`, `tags`, `metadata`."""
+
+    reason = "ALIAS_REQUIRES"
+
+
+class QuotaExceeded(DomainError):
+    """The entity would store more than it may. Metadata: `limit_bytes`, `stored_bytes`."""
+
+    reason = "QUOTA_EXCEEDED"
+
+
+class RateLimited(DomainError):
+    """A key or an entity calls more often than it may. Metadata: `scope`, `limit`, `retry_seconds`."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, message: str, scope: str, limit: int, retry_seconds: float) -> None:
+        super().__init__(message, scope=scope, limit=limit, retry_seconds=f"{retry_seconds:.3f}")
+        self.retry_seconds = retry_seconds

@@ -19,7 +19,8 @@ from lading_server.common.access import Access
 from lading_server.common.drain import Drain
 from lading_server.common.interceptor import CallInterceptor
 from lading_server.common.metrics import Metrics
-from lading_server.common.settings import Settings
+from lading_server.common.settings import Settings, shown_address, split_address
+from lading_server.common.tls import Certificates
 
 _log = logging.getLogger(__name__)
 
@@ -87,9 +88,20 @@ async def running(
     drain: Drain,
     metrics: Metrics,
     access: Access,
+    certificates: Certificates | None = None,
 ) -> AsyncIterator[Server]:
-    """Serve the components at an address for the length of the block. Raises AddressInUse."""
-    interceptor = CallInterceptor(drain, metrics, settings.max_streams, access)
+    """Serve the components at an address for the length of the block.
+
+    Args:
+        certificates: What to serve TLS with; those of the settings, when they were not read before.
+
+    Raises:
+        CertificatesRefused: They cannot be used.
+        AddressInUse: This address, or that of the settings where certificates are required, cannot be had.
+    """
+    certificates = certificates or Certificates(settings)
+    wants_mutual = bool(settings.mutual_listen)
+    interceptor = CallInterceptor(drain, metrics, settings.max_streams, access, services_show_certificates=wants_mutual)
     server = grpc.aio.server(
         interceptors=[interceptor],
         maximum_concurrent_rpcs=_CALLS_BESIDE_STREAMS + settings.max_streams,
@@ -110,7 +122,13 @@ async def running(
         component.add_to(server)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     host, port = address
-    bound = _bind(server, host, port)
+    is_required = settings.tls_client_auth == "required"
+    bound = _bind(server, host, port, certificates.server_credentials(demands_certificate=is_required), "--listen")
+    if wants_mutual:
+        mutual = certificates.server_credentials(demands_certificate=True)
+        mutual_host, mutual_port = split_address(settings.mutual_listen)
+        mutual_port = _bind(server, mutual_host, mutual_port, mutual, "--mutual-listen")
+        _log.info("client certificates are required at grpcs://%s", shown_address(mutual_host, mutual_port))
     await server.start()
     for name in ("", *names):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -120,15 +138,16 @@ async def running(
         await server.stop(None)
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _bind(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None, flag: str) -> int:
+    shown = shown_address(host, port)
     try:
-        bound = server.add_insecure_port(shown)
+        if credentials is None:
+            return int(server.add_insecure_port(shown))
+        return int(server.add_secure_port(shown, credentials))
     except RuntimeError as error:
         raise AddressInUse(
-            f"cannot listen on {shown}: {_reason(host, port)}; stop what is there, or choose another --listen"
+            f"cannot listen on {shown}: {_reason(host, port)}; stop what is there, or choose another {flag}"
         ) from error
-    return int(bound)
 
 
 def _reason(host: str, port: int) -> str:

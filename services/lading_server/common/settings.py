@@ -31,11 +31,17 @@ class _Setting(NamedTuple):
     help: str
     parse: Callable[[str], Any]
     is_limit: bool
+    zero_is_none: bool = False
 
 
 def _setting(default: object, help_text: str, parse: Callable[[str], Any] = str, *, is_limit: bool = False) -> Any:
     # Only numbers and choices are shown: a URL may hold a password.
     return field(default=default, repr=parse is not str, metadata={"setting": _Setting(help_text, parse, is_limit)})
+
+
+def _allowance(help_text: str, most: int) -> Any:
+    """A limit that there need not be: 0 is none, and the default."""
+    return field(default=0, metadata={"setting": _Setting(f"{help_text}; 0 for any", _between(0, most), True, True)})
 
 
 def _between(low: float, high: float, kind: type[int] | type[float] = int) -> Callable[[str], Any]:
@@ -103,20 +109,53 @@ class Settings:
 
     data: str = _setting("./lading-data", "directory for packs, index and lock")
     listen: str = _setting("127.0.0.1:7420", "address to serve gRPC on; port 0 takes a free one", _address)
-    insecure: bool = _setting(False, "allow an address that is not loopback, although there is no TLS", _flag)
+    insecure: bool = _setting(False, "go without TLS where others may be on the way", _flag)
+    tls_cert: str = _setting("", "certificate with its chain, PEM: serve TLS; SIGHUP reads it and the key again")
+    tls_key: str = _setting("", "key of --tls-cert, PEM")
+    tls_client_auth: str = _setting(
+        "none",
+        "client certificates: none, required, or optional: required at --mutual-listen alone",
+        _one_of("none", "optional", "required"),
+    )
+    tls_client_ca: str = _setting("", "whose client certificates are good, PEM")
+    mutual_listen: str = _setting(
+        "", "with --tls-client-auth optional: a second address, where certificates are required", _target
+    )
     services: str = _setting(
         "both", "what this process serves: both, ingest or registry", _one_of("both", "ingest", "registry")
     )
     ingest_target: str = _setting(
         "", "with --services registry: where ingest is, for the registry and for clients, host:port", _target
     )
+    ingest_peer_target: str = _setting(
+        "", "where the registry reaches ingest, if not where clients do, host:port", _target
+    )
     registry_target: str = _setting("", "with --services ingest: where the registry is, host:port", _target)
+    peer_ca: str = _setting("", "whose certificate the other service has, PEM: dial it with TLS")
+    peer_cert: str = _setting("", "certificate to show to the other service, PEM")
+    peer_key: str = _setting("", "key of --peer-cert, PEM")
     service_key_file: str = _setting("", "file with the secret by which ingest and registry know each other")
     auth: str = _setting("keys", "keys, or none: whoever reaches the port may do everything", _one_of("keys", "none"))
     default_entity: str = _setting("default", "entity that the first start makes, with an admin key", _entity)
     key_cache_seconds: float = _setting(
-        60.0, "how long a good key is believed, and so how long a revoked one works", _between(0, 86400, float)
+        60.0,
+        "how long a good key is believed, and so how long a revoked one works",
+        _between(0, 86400, float),
+        is_limit=True,
     )
+    key_grace_seconds: float = _setting(
+        3600.0,
+        "how long a key that was good may still read while the registry cannot be asked",
+        _between(0, 30 * 86400, float),
+        is_limit=True,
+    )
+    default_quota_bytes: int = _allowance("bytes that an entity may store, unless the operator says otherwise", 1 << 62)
+    max_streams_per_key: int = _allowance("streaming calls of one key open at once, unless the operator says", 100_000)
+    max_streams_per_entity: int = _allowance(
+        "streaming calls of one entity open at once, unless the operator says", 100_000
+    )
+    calls_per_second_per_key: int = _allowance("calls a second of one key, unless the operator says", 1_000_000)
+    calls_per_second_per_entity: int = _allowance("calls a second of one entity, unless the operator says", 1_000_000)
     database_url: str = _setting("", "index in PostgreSQL: postgresql://…; empty for SQLite below the data directory")
     registry_database_url: str = _setting(
         "", "names in PostgreSQL: postgresql://…; empty for SQLite below the data directory"
@@ -192,11 +231,14 @@ _FIXED_LIMITS = (
 
 
 def limits(settings: Settings) -> list[Limit]:
-    """Return every limit, by name, for GetCapabilities and GetServerInfo. Fractions of a second are rounded up."""
+    """Return every limit that there is, by name, for GetCapabilities and GetServerInfo.
+
+    Fractions of a second are rounded up.
+    """
     named = [
         Limit(name, -int(-getattr(settings, name) // 1), setting.help)
         for name, setting in _settings()
-        if setting.is_limit
+        if setting.is_limit and (getattr(settings, name) or not setting.zero_is_none)
     ]
     return sorted([*named, *_FIXED_LIMITS])
 
@@ -218,8 +260,9 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
                     raise SettingsError(f"{source}: {error}") from error
                 break
     settings = Settings(**values)
-    _check_exposure(settings)
+    _check_tls(settings)
     _check_services(settings)
+    _check_exposure(settings)
     return settings
 
 
@@ -257,17 +300,61 @@ def _metavar(name: str) -> str:
     return name.rpartition("_")[2].upper()
 
 
+def _check_tls(settings: Settings) -> None:
+    """Raise SettingsError unless the settings of certificates go together."""
+    for one, other in (("tls_cert", "tls_key"), ("peer_cert", "peer_key")):
+        if bool(getattr(settings, one)) != bool(getattr(settings, other)):
+            raise SettingsError(f"{_flag_of(one)} and {_flag_of(other)} go together")
+    auth = f"--tls-client-auth {settings.tls_client_auth}"
+    if (settings.tls_client_auth == "none") == bool(settings.tls_client_ca):
+        raise SettingsError(f"{auth} goes {'with' if settings.tls_client_ca == '' else 'without'} --tls-client-ca")
+    if (settings.tls_client_auth == "optional") != bool(settings.mutual_listen):
+        raise SettingsError(f"{auth} goes {'without' if settings.mutual_listen else 'with'} --mutual-listen")
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise SettingsError("--tls-client-ca needs --tls-cert: only where there is TLS can certificates be shown")
+    if settings.peer_cert and not settings.peer_ca:
+        raise SettingsError("--peer-cert needs --peer-ca: only over TLS can it be shown")
+
+
 def _check_exposure(settings: Settings) -> None:
-    host, _ = split_address(settings.listen)
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback and not settings.insecure:
+    """Raise SettingsError where secrets would go in the clear past other machines, and nobody accepted that."""
+    if settings.insecure:
+        return
+    for flag, address, remedy in exposed(settings):
         raise SettingsError(
-            f"--listen: {settings.listen} can be reached from other machines, and there is no TLS yet: whoever is on "
-            "the way reads keys and content; listen on 127.0.0.1, or accept that with --insecure"
+            f"{flag}: {address} is not on this machine alone, and there is no TLS: whoever is on the way reads keys "
+            f"and content; {remedy}, or accept that with --insecure"
         )
+
+
+def exposed(settings: Settings) -> list[tuple[str, str, str]]:
+    """Return the flags, addresses and remedies of the ways that others may be on and that have no TLS."""
+    ways = []
+    if not settings.tls_cert and not _is_loopback(settings.listen):
+        ways.append(("--listen", settings.listen, "give --tls-cert and --tls-key"))
+    if settings.services != "both" and not settings.peer_ca:
+        is_registry = settings.services == "registry"
+        flag, target = (
+            ("--ingest-target", ingest_dial_target(settings))
+            if is_registry
+            else ("--registry-target", settings.registry_target)
+        )
+        if target and not _is_loopback(target):
+            ways.append((flag, target, "give --peer-ca"))
+    return ways
+
+
+def ingest_dial_target(settings: Settings) -> str:
+    """Return where the registry dials ingest, which need not be where clients do."""
+    return settings.ingest_peer_target or settings.ingest_target
+
+
+def _is_loopback(address: str) -> bool:
+    host, _ = split_address(address)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _check_services(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from lading_server.ingest.domain.housekeeping import Housekeeping
 from lading_server.ingest.domain.ingest import Ingest
 from lading_server.ingest.domain.pack_pool import PackPool
 from lading_server.ingest.domain.pins import Pins
+from lading_server.ingest.domain.quotas import Quotas
 from lading_server.ingest.domain.recipes import SpanReader
 from lading_server.ingest.domain.startup import recover_packs
 from lading_server.ingest.domain.tree_reader import TreeReader
@@ -124,5 +125,6 @@ async def run_ingest(
             spans=SpanReader(index, storage, workers),
             content=ContentReader(index, storage, workers),
             trees=TreeReader(index, storage, workers),
+            quotas=Quotas(index.usage, committer.flush),
             pins=Pins(index, storage, workers, settings.max_page_size),
         )

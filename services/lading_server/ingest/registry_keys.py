@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 
-from lading_proto.registry.v1 import keys_pb2, keys_pb2_grpc
+from lading_proto.registry.v1 import access_pb2, keys_pb2, keys_pb2_grpc
 from lading_server.common.access import KeyGrant
+from lading_server.common.allowances import Allowance, Allowances
 from lading_server.common.peers import Peer, PeerFailed
 from lading_server.common.registry_errors import KeysUnavailable
+from lading_server.common.roles import Role
 
 _log = logging.getLogger(__name__)
 
 # It is one look-up by key.
 _CHECK_SECONDS = 5.0
+_ROLES = frozenset(role.value for role in Role)
 
 
 class RemoteKeys:
@@ -33,4 +36,12 @@ class RemoteKeys:
         if not response.HasField("grant"):
             return None
         grant = response.grant
-        return KeyGrant(grant.principal, grant.entity, grant.expires_at_ms or None)
+        if grant.role not in _ROLES:
+            # Of another release: better no answer than a guess at what it means.
+            raise KeysUnavailable(f"the registry speaks of a role {grant.role!r}; run both services at one release")
+        limits = Allowances(_allowance(grant.entity_limits), _allowance(grant.key_limits))
+        return KeyGrant(grant.principal, grant.entity, Role(grant.role), grant.expires_at_ms or None, limits)
+
+
+def _allowance(limits: access_pb2.Limits) -> Allowance:
+    return Allowance(limits.stored_bytes, limits.streams, limits.calls_per_second)

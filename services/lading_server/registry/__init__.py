@@ -3,7 +3,7 @@
 Modules:
     component   the registry as a part of a server
     ingest_pins ingest at the end of a channel
-    service     the methods of RegistryService: no rules
+    service     the methods of RegistryService and AccessService: no rules
     domain      the rules: no gRPC
     store       rows in SQL
 """

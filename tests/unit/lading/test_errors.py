@@ -13,11 +13,13 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[i
 from grpc.aio import AioRpcError, Metadata
 
 import lading
+from lading._address import Address
 from lading._errors import CODES, REASONS, error_from, one_error
 from lading._status import error_from_rpc
 
 _PROTOS = Path(__file__).parents[3] / "protos" / "lading_proto"
 _REASON = re.compile(r"\(`([A-Z][A-Z_]+)`\)")
+_HOST = Address("host", 1)
 
 
 def _reasons() -> set[str]:
@@ -56,27 +58,25 @@ def test_a_reason_that_a_newer_server_has_falls_back_to_its_code() -> None:
 
 
 def test_the_servers_own_words_and_details_come_through() -> None:
-    error = error_from_rpc(_rpc_error(grpc.StatusCode.NOT_FOUND, _details("TREE_NOT_FOUND", "lading")), "host:1")
+    error = error_from_rpc(_rpc_error(grpc.StatusCode.NOT_FOUND, _details("TREE_NOT_FOUND", "lading")), _HOST)
     assert type(error) is lading.NotFound
     assert (error.message, error.reason, error.metadata) == ("its words", "TREE_NOT_FOUND", {"digest": "b3:0"})
 
 
 @pytest.mark.parametrize("details", [b"", b"\xff\xff", _PROTOS.name.encode()])
 def test_details_that_cannot_be_read_are_ignored(details: bytes) -> None:
-    error = error_from_rpc(_rpc_error(grpc.StatusCode.NOT_FOUND, details), "host:1")
+    error = error_from_rpc(_rpc_error(grpc.StatusCode.NOT_FOUND, details), _HOST)
     assert type(error) is lading.NotFound
     assert "host:1" in error.message
 
 
 def test_the_reasons_of_other_domains_are_ignored() -> None:
-    error = error_from_rpc(_rpc_error(grpc.StatusCode.ABORTED, _details("DRAINING", "proxy.example")), "host:1")
+    error = error_from_rpc(_rpc_error(grpc.StatusCode.ABORTED, _details("DRAINING", "proxy.example")), _HOST)
     assert type(error) is lading.Conflict
 
 
 def test_a_server_at_grpcs_own_limit_is_busy() -> None:
-    error = error_from_rpc(
-        _rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, b"", "Concurrent RPC limit exceeded!"), "host:1"
-    )
+    error = error_from_rpc(_rpc_error(grpc.StatusCode.RESOURCE_EXHAUSTED, b"", "Concurrent RPC limit exceeded!"), _HOST)
     assert type(error) is lading.Busy
 
 

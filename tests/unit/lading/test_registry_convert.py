@@ -138,6 +138,14 @@ def test_an_event_of_something_new_has_nothing_before() -> None:
     assert (event.before, event.after, event.time) == (None, {"number": 1}, MOMENT)
 
 
+def test_what_is_in_an_events_hash_is_what_the_server_sent() -> None:
+    """JSON as text, and whole milliseconds: anything read and written again may be other bytes."""
+    message = events_pb2.Event(revision=5, time=TIME, before_json='{ "a":1.50}', sequence=3, chain_hash=b"\x0f" * 32)
+    told = convert.chained_event(message)
+    assert (told.before, told.sequence, told.time_ms) == ('{ "a":1.50}', 3, round(MOMENT.timestamp() * 1000))
+    assert convert.event(message).chain_hash == "0f" * 32
+
+
 def test_a_measurement_may_be_anything_that_a_float_can() -> None:
     point = convert.metric_point(runs_pb2.MetricPoint(key="loss", step=3, value=math.inf, time_ms=1_700_000_000_123))
     assert point == lading.MetricPoint(3, math.inf, MOMENT)

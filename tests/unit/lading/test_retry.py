@@ -94,3 +94,29 @@ async def test_no_seconds_mean_no_second_try() -> None:
     with pytest.raises(lading.Unavailable):
         await time.policy(retry_seconds=0).call(call)
     assert call.calls == 1
+
+
+def told(seconds: float) -> lading.LadingError:
+    error = lading.Busy("too many calls", reason="RATE_LIMITED")
+    error.retry_seconds = seconds
+    return error
+
+
+async def test_it_waits_as_long_as_the_server_said_and_a_little() -> None:
+    time = Time()
+    await time.policy().call(Flaky(3, told(2.5)))
+    assert time.pauses == pytest.approx([2.6, 2.7, 2.9])
+
+
+async def test_it_never_comes_before_the_server_said() -> None:
+    time = Time()
+    policy = RetryPolicy(clock=lambda: time.now, sleep=time.sleep, jitter=lambda: 0.0)
+    await policy.call(Flaky(2, told(0.75)))
+    assert time.pauses == [0.75, 0.75]
+
+
+async def test_it_gives_up_at_once_when_it_would_have_to_wait_for_too_long() -> None:
+    time, call = Time(), Flaky(1, told(1e9))
+    with pytest.raises(lading.Busy):
+        await time.policy(retry_seconds=30).call(call)
+    assert (call.calls, time.pauses) == (1, [])

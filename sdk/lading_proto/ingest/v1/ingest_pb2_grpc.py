@@ -6,6 +6,7 @@ from lading_proto.ingest.v1 import capabilities_pb2 as lading__proto_dot_ingest_
 from lading_proto.ingest.v1 import chunks_pb2 as lading__proto_dot_ingest_dot_v1_dot_chunks__pb2
 from lading_proto.ingest.v1 import files_pb2 as lading__proto_dot_ingest_dot_v1_dot_files__pb2
 from lading_proto.ingest.v1 import trees_pb2 as lading__proto_dot_ingest_dot_v1_dot_trees__pb2
+from lading_proto.ingest.v1 import usage_pb2 as lading__proto_dot_ingest_dot_v1_dot_usage__pb2
 
 
 class IngestServiceStub(object):
@@ -46,9 +47,16 @@ class IngestServiceStub(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
-    - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
+    - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+    - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+    which and how much; its RetryInfo says when to try again.
+    - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may; `limit_bytes` and `stored_bytes` say
+    how much that is. Delete something, or ask the operator for more. Where chunks are answered one by one, in-band.
+    - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
+    only read go on for `key_grace_seconds` with keys that were good before.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
-    - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
+    - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
+    Retry with backoff.
     - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
     - `ABORTED` (`CONTENT_MOVED`): What the call refers to was collected meanwhile. Repeat it; it says what is missing.
     - `DATA_LOSS` (`CORRUPT_RECORD`): Bytes at rest are damaged. Tell the operator; repeating the call does not help.
@@ -65,6 +73,11 @@ class IngestServiceStub(object):
                 '/lading.ingest.v1.IngestService/GetCapabilities',
                 request_serializer=lading__proto_dot_ingest_dot_v1_dot_capabilities__pb2.GetCapabilitiesRequest.SerializeToString,
                 response_deserializer=lading__proto_dot_ingest_dot_v1_dot_capabilities__pb2.GetCapabilitiesResponse.FromString,
+                )
+        self.GetUsage = channel.unary_unary(
+                '/lading.ingest.v1.IngestService/GetUsage',
+                request_serializer=lading__proto_dot_ingest_dot_v1_dot_usage__pb2.GetUsageRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_ingest_dot_v1_dot_usage__pb2.GetUsageResponse.FromString,
                 )
         self.OpenSession = channel.unary_unary(
                 '/lading.ingest.v1.IngestService/OpenSession',
@@ -176,9 +189,16 @@ class IngestServiceServicer(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
-    - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
+    - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+    - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+    which and how much; its RetryInfo says when to try again.
+    - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may; `limit_bytes` and `stored_bytes` say
+    how much that is. Delete something, or ask the operator for more. Where chunks are answered one by one, in-band.
+    - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
+    only read go on for `key_grace_seconds` with keys that were good before.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
-    - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
+    - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
+    Retry with backoff.
     - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
     - `ABORTED` (`CONTENT_MOVED`): What the call refers to was collected meanwhile. Repeat it; it says what is missing.
     - `DATA_LOSS` (`CORRUPT_RECORD`): Bytes at rest are damaged. Tell the operator; repeating the call does not help.
@@ -188,6 +208,17 @@ class IngestServiceServicer(object):
     def GetCapabilities(self, request, context):
         """GetCapabilities tells which limits and functions this server has. Clients call it once per channel and stay
         within what it says.
+
+        Idempotent. Errors:
+
+        - none of its own.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUsage(self, request, context):
+        """GetUsage tells how much the entity stores, and how much it may.
 
         Idempotent. Errors:
 
@@ -254,6 +285,7 @@ class IngestServiceServicer(object):
         - `INVALID_ARGUMENT` (`CHUNK_TOO_LARGE`): More than `max_chunk_bytes`.
         - `INVALID_ARGUMENT` (`CHUNK_EMPTY`): No bytes. An empty file needs no chunk.
         - `DATA_LOSS` (`CHECKSUM_MISMATCH`): The data was damaged on its way here. Send it again.
+        - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. Chunks that it has cost nothing.
 
         Errors:
 
@@ -415,6 +447,7 @@ class IngestServiceServicer(object):
         - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
         - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
         - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
+        - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.
         - `DEADLINE_EXCEEDED` (`STREAM_IDLE`): Nothing was sent for `stream_idle_seconds`.
         - `DATA_LOSS` (`STORAGE_FAILED`): The disk refused a write; what was not durable is lost. Tell the operator.
         """
@@ -459,6 +492,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.GetCapabilities,
                     request_deserializer=lading__proto_dot_ingest_dot_v1_dot_capabilities__pb2.GetCapabilitiesRequest.FromString,
                     response_serializer=lading__proto_dot_ingest_dot_v1_dot_capabilities__pb2.GetCapabilitiesResponse.SerializeToString,
+            ),
+            'GetUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUsage,
+                    request_deserializer=lading__proto_dot_ingest_dot_v1_dot_usage__pb2.GetUsageRequest.FromString,
+                    response_serializer=lading__proto_dot_ingest_dot_v1_dot_usage__pb2.GetUsageResponse.SerializeToString,
             ),
             'OpenSession': grpc.unary_unary_rpc_method_handler(
                     servicer.OpenSession,
@@ -575,9 +613,16 @@ class IngestService(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
-    - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
+    - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+    - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+    which and how much; its RetryInfo says when to try again.
+    - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may; `limit_bytes` and `stored_bytes` say
+    how much that is. Delete something, or ask the operator for more. Where chunks are answered one by one, in-band.
+    - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
+    only read go on for `key_grace_seconds` with keys that were good before.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
-    - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
+    - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
+    Retry with backoff.
     - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
     - `ABORTED` (`CONTENT_MOVED`): What the call refers to was collected meanwhile. Repeat it; it says what is missing.
     - `DATA_LOSS` (`CORRUPT_RECORD`): Bytes at rest are damaged. Tell the operator; repeating the call does not help.
@@ -598,6 +643,23 @@ class IngestService(object):
         return grpc.experimental.unary_unary(request, target, '/lading.ingest.v1.IngestService/GetCapabilities',
             lading__proto_dot_ingest_dot_v1_dot_capabilities__pb2.GetCapabilitiesRequest.SerializeToString,
             lading__proto_dot_ingest_dot_v1_dot_capabilities__pb2.GetCapabilitiesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def GetUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.ingest.v1.IngestService/GetUsage',
+            lading__proto_dot_ingest_dot_v1_dot_usage__pb2.GetUsageRequest.SerializeToString,
+            lading__proto_dot_ingest_dot_v1_dot_usage__pb2.GetUsageResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -11,6 +11,7 @@ import lading_proto.ingest.v1.capabilities_pb2
 import lading_proto.ingest.v1.chunks_pb2
 import lading_proto.ingest.v1.files_pb2
 import lading_proto.ingest.v1.trees_pb2
+import lading_proto.ingest.v1.usage_pb2
 import typing
 
 _T = typing.TypeVar("_T")
@@ -58,9 +59,16 @@ class IngestServiceStub:
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
       - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
-      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
+      - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+      - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+        which and how much; its RetryInfo says when to try again.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may; `limit_bytes` and `stored_bytes` say
+        how much that is. Delete something, or ask the operator for more. Where chunks are answered one by one, in-band.
+      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
+        only read go on for `key_grace_seconds` with keys that were good before.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
-      - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
+      - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
+        Retry with backoff.
       - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
       - `ABORTED` (`CONTENT_MOVED`): What the call refers to was collected meanwhile. Repeat it; it says what is missing.
       - `DATA_LOSS` (`CORRUPT_RECORD`): Bytes at rest are damaged. Tell the operator; repeating the call does not help.
@@ -74,6 +82,17 @@ class IngestServiceStub:
     ]
     """GetCapabilities tells which limits and functions this server has. Clients call it once per channel and stay
     within what it says.
+
+    Idempotent. Errors:
+
+      - none of its own.
+    """
+
+    GetUsage: grpc.UnaryUnaryMultiCallable[
+        lading_proto.ingest.v1.usage_pb2.GetUsageRequest,
+        lading_proto.ingest.v1.usage_pb2.GetUsageResponse,
+    ]
+    """GetUsage tells how much the entity stores, and how much it may.
 
     Idempotent. Errors:
 
@@ -140,6 +159,7 @@ class IngestServiceStub:
       - `INVALID_ARGUMENT` (`CHUNK_TOO_LARGE`): More than `max_chunk_bytes`.
       - `INVALID_ARGUMENT` (`CHUNK_EMPTY`): No bytes. An empty file needs no chunk.
       - `DATA_LOSS` (`CHECKSUM_MISMATCH`): The data was damaged on its way here. Send it again.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. Chunks that it has cost nothing.
 
     Errors:
 
@@ -301,6 +321,7 @@ class IngestServiceStub:
       - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
       - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.
       - `DEADLINE_EXCEEDED` (`STREAM_IDLE`): Nothing was sent for `stream_idle_seconds`.
       - `DATA_LOSS` (`STORAGE_FAILED`): The disk refused a write; what was not durable is lost. Tell the operator.
     """
@@ -373,9 +394,16 @@ class IngestServiceAsyncStub:
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
       - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
-      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
+      - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+      - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+        which and how much; its RetryInfo says when to try again.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may; `limit_bytes` and `stored_bytes` say
+        how much that is. Delete something, or ask the operator for more. Where chunks are answered one by one, in-band.
+      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
+        only read go on for `key_grace_seconds` with keys that were good before.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
-      - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
+      - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
+        Retry with backoff.
       - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
       - `ABORTED` (`CONTENT_MOVED`): What the call refers to was collected meanwhile. Repeat it; it says what is missing.
       - `DATA_LOSS` (`CORRUPT_RECORD`): Bytes at rest are damaged. Tell the operator; repeating the call does not help.
@@ -388,6 +416,17 @@ class IngestServiceAsyncStub:
     ]
     """GetCapabilities tells which limits and functions this server has. Clients call it once per channel and stay
     within what it says.
+
+    Idempotent. Errors:
+
+      - none of its own.
+    """
+
+    GetUsage: grpc.aio.UnaryUnaryMultiCallable[
+        lading_proto.ingest.v1.usage_pb2.GetUsageRequest,
+        lading_proto.ingest.v1.usage_pb2.GetUsageResponse,
+    ]
+    """GetUsage tells how much the entity stores, and how much it may.
 
     Idempotent. Errors:
 
@@ -454,6 +493,7 @@ class IngestServiceAsyncStub:
       - `INVALID_ARGUMENT` (`CHUNK_TOO_LARGE`): More than `max_chunk_bytes`.
       - `INVALID_ARGUMENT` (`CHUNK_EMPTY`): No bytes. An empty file needs no chunk.
       - `DATA_LOSS` (`CHECKSUM_MISMATCH`): The data was damaged on its way here. Send it again.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. Chunks that it has cost nothing.
 
     Errors:
 
@@ -615,6 +655,7 @@ class IngestServiceAsyncStub:
       - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
       - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.
       - `DEADLINE_EXCEEDED` (`STREAM_IDLE`): Nothing was sent for `stream_idle_seconds`.
       - `DATA_LOSS` (`STORAGE_FAILED`): The disk refused a write; what was not durable is lost. Tell the operator.
     """
@@ -687,9 +728,16 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
       - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
-      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
+      - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+      - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+        which and how much; its RetryInfo says when to try again.
+      - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may; `limit_bytes` and `stored_bytes` say
+        how much that is. Delete something, or ask the operator for more. Where chunks are answered one by one, in-band.
+      - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
+        only read go on for `key_grace_seconds` with keys that were good before.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
-      - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams are open. Retry with backoff.
+      - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
+        Retry with backoff.
       - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
       - `ABORTED` (`CONTENT_MOVED`): What the call refers to was collected meanwhile. Repeat it; it says what is missing.
       - `DATA_LOSS` (`CORRUPT_RECORD`): Bytes at rest are damaged. Tell the operator; repeating the call does not help.
@@ -704,6 +752,19 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[lading_proto.ingest.v1.capabilities_pb2.GetCapabilitiesResponse, collections.abc.Awaitable[lading_proto.ingest.v1.capabilities_pb2.GetCapabilitiesResponse]]:
         """GetCapabilities tells which limits and functions this server has. Clients call it once per channel and stay
         within what it says.
+
+        Idempotent. Errors:
+
+          - none of its own.
+        """
+
+    @abc.abstractmethod
+    def GetUsage(
+        self,
+        request: lading_proto.ingest.v1.usage_pb2.GetUsageRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lading_proto.ingest.v1.usage_pb2.GetUsageResponse, collections.abc.Awaitable[lading_proto.ingest.v1.usage_pb2.GetUsageResponse]]:
+        """GetUsage tells how much the entity stores, and how much it may.
 
         Idempotent. Errors:
 
@@ -778,6 +839,7 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
           - `INVALID_ARGUMENT` (`CHUNK_TOO_LARGE`): More than `max_chunk_bytes`.
           - `INVALID_ARGUMENT` (`CHUNK_EMPTY`): No bytes. An empty file needs no chunk.
           - `DATA_LOSS` (`CHECKSUM_MISMATCH`): The data was damaged on its way here. Send it again.
+          - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. Chunks that it has cost nothing.
 
         Errors:
 
@@ -955,6 +1017,7 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
           - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
           - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
           - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
+          - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.
           - `DEADLINE_EXCEEDED` (`STREAM_IDLE`): Nothing was sent for `stream_idle_seconds`.
           - `DATA_LOSS` (`STORAGE_FAILED`): The disk refused a write; what was not durable is lost. Tell the operator.
         """

@@ -15,7 +15,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lading_proto/registry/v1/events.proto\x12\x12lading.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\x12\x12\n\ncollection\x18\x06 \x01(\t\x12\x13\n\x0bversion_uid\x18\x07 \x01(\t\x12\x0e\n\x06run_id\x18\x08 \x01(\t\x12\x13\n\x0b\x62\x65\x66ore_json\x18\t \x01(\t\x12\x12\n\nafter_json\x18\n \x01(\t\"\xb2\x01\n\x11ListEventsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x13\n\x0bversion_uid\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x05 \x01(\x04\x12\x14\n\x0cnewest_first\x18\x06 \x01(\x08\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"r\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.lading.registry.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x63urrent_revision\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%lading_proto/registry/v1/events.proto\x12\x12lading.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x02\n\x05\x45vent\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0f\n\x07project\x18\x05 \x01(\t\x12\x12\n\ncollection\x18\x06 \x01(\t\x12\x13\n\x0bversion_uid\x18\x07 \x01(\t\x12\x0e\n\x06run_id\x18\x08 \x01(\t\x12\x13\n\x0b\x62\x65\x66ore_json\x18\t \x01(\t\x12\x12\n\nafter_json\x18\n \x01(\t\x12\x10\n\x08sequence\x18\x0b \x01(\x04\x12\x0e\n\x06origin\x18\x0c \x01(\t\x12\x12\n\nchain_hash\x18\r \x01(\x0c\"\xb2\x01\n\x11ListEventsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x13\n\x0bversion_uid\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x66ter_revision\x18\x05 \x01(\x04\x12\x14\n\x0cnewest_first\x18\x06 \x01(\x08\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"r\n\x12ListEventsResponse\x12)\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x19.lading.registry.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x18\n\x10\x63urrent_revision\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -23,9 +23,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lading_proto.registry.v1.ev
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_EVENT']._serialized_start=95
-  _globals['_EVENT']._serialized_end=306
-  _globals['_LISTEVENTSREQUEST']._serialized_start=309
-  _globals['_LISTEVENTSREQUEST']._serialized_end=487
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=489
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=603
+  _globals['_EVENT']._serialized_end=360
+  _globals['_LISTEVENTSREQUEST']._serialized_start=363
+  _globals['_LISTEVENTSREQUEST']._serialized_end=541
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=543
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=657
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,9 @@ class Event(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     BEFORE_JSON_FIELD_NUMBER: builtins.int
     AFTER_JSON_FIELD_NUMBER: builtins.int
+    SEQUENCE_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    CHAIN_HASH_FIELD_NUMBER: builtins.int
     revision: builtins.int
     """Where it stands in the order of all changes of the server. Grows; an entity does not see every number."""
     actor: builtins.str
@@ -36,7 +39,8 @@ class Event(google.protobuf.message.Message):
     kind: builtins.str
     """What: `project.created`, `collection.created`, `collection.updated`, `version.committed`, `version.updated`,
     `version.deleted`, `version.linked`, `version.unlinked`, `version.used`, `alias.set`, `alias.removed`,
-    `run.created`, `run.updated`, `run.ended`, `run.crashed`, `run.resumed`.
+    `run.created`, `run.updated`, `run.ended`, `run.crashed`, `run.resumed`, `member.added`, `member.removed`, `key.created`, `key.revoked`,
+    `alias_rule.set`, `alias_rule.deleted`, `entity.created`, `entity.limited`.
     """
     project: builtins.str
     """The project that it is in."""
@@ -50,6 +54,14 @@ class Event(google.protobuf.message.Message):
     """A JSON object, as text: what changed, as it was before. Empty for what was not there."""
     after_json: builtins.str
     """A JSON object, as text: what changed, as it is after. Empty for what is not there any more."""
+    sequence: builtins.int
+    """Its number among the events of its entity: 1, 2, 3, …"""
+    origin: builtins.str
+    """Where the call came from: the peer's address; empty for what the server did by itself."""
+    chain_hash: builtins.bytes
+    """BLAKE3-256 of the hash of the entity's event before it (32 zero bytes for the first) and of everything above, as
+    docs/design.md writes it down to the byte: an event that was altered or taken out breaks the chain. 32 bytes.
+    """
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When."""
@@ -67,9 +79,12 @@ class Event(google.protobuf.message.Message):
         run_id: builtins.str = ...,
         before_json: builtins.str = ...,
         after_json: builtins.str = ...,
+        sequence: builtins.int = ...,
+        origin: builtins.str = ...,
+        chain_hash: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "after_json", b"after_json", "before_json", b"before_json", "collection", b"collection", "kind", b"kind", "project", b"project", "revision", b"revision", "run_id", b"run_id", "time", b"time", "version_uid", b"version_uid"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "after_json", b"after_json", "before_json", b"before_json", "chain_hash", b"chain_hash", "collection", b"collection", "kind", b"kind", "origin", b"origin", "project", b"project", "revision", b"revision", "run_id", b"run_id", "sequence", b"sequence", "time", b"time", "version_uid", b"version_uid"]) -> None: ...
 
 global___Event = Event
 

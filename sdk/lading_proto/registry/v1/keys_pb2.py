@@ -12,21 +12,22 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from lading_proto.registry.v1 import access_pb2 as lading__proto_dot_registry_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lading_proto/registry/v1/keys.proto\x12\x12lading.registry.v1\"6\n\x0f\x43heckKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x02 \x01(\x0c\"?\n\x10\x43heckKeyResponse\x12+\n\x05grant\x18\x01 \x01(\x0b\x32\x1c.lading.registry.v1.KeyGrant\"D\n\x08KeyGrant\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x03 \x01(\x03\x32\x63\n\nKeyService\x12U\n\x08\x43heckKey\x12#.lading.registry.v1.CheckKeyRequest\x1a$.lading.registry.v1.CheckKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#lading_proto/registry/v1/keys.proto\x12\x12lading.registry.v1\x1a%lading_proto/registry/v1/access.proto\"6\n\x0f\x43heckKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x13\n\x0bsecret_hash\x18\x02 \x01(\x0c\"?\n\x10\x43heckKeyResponse\x12+\n\x05grant\x18\x01 \x01(\x0b\x32\x1c.lading.registry.v1.KeyGrant\"\xb5\x01\n\x08KeyGrant\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06\x65ntity\x18\x02 \x01(\t\x12\x15\n\rexpires_at_ms\x18\x03 \x01(\x03\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x31\n\rentity_limits\x18\x05 \x01(\x0b\x32\x1a.lading.registry.v1.Limits\x12.\n\nkey_limits\x18\x06 \x01(\x0b\x32\x1a.lading.registry.v1.Limits2c\n\nKeyService\x12U\n\x08\x43heckKey\x12#.lading.registry.v1.CheckKeyRequest\x1a$.lading.registry.v1.CheckKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lading_proto.registry.v1.keys_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_CHECKKEYREQUEST']._serialized_start=59
-  _globals['_CHECKKEYREQUEST']._serialized_end=113
-  _globals['_CHECKKEYRESPONSE']._serialized_start=115
-  _globals['_CHECKKEYRESPONSE']._serialized_end=178
-  _globals['_KEYGRANT']._serialized_start=180
-  _globals['_KEYGRANT']._serialized_end=248
-  _globals['_KEYSERVICE']._serialized_start=250
-  _globals['_KEYSERVICE']._serialized_end=349
+  _globals['_CHECKKEYREQUEST']._serialized_start=98
+  _globals['_CHECKKEYREQUEST']._serialized_end=152
+  _globals['_CHECKKEYRESPONSE']._serialized_start=154
+  _globals['_CHECKKEYRESPONSE']._serialized_end=217
+  _globals['_KEYGRANT']._serialized_start=220
+  _globals['_KEYGRANT']._serialized_end=401
+  _globals['_KEYSERVICE']._serialized_start=403
+  _globals['_KEYSERVICE']._serialized_end=502
 # @@protoc_insertion_point(module_scope)

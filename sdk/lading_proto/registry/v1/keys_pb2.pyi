@@ -6,6 +6,7 @@ Keys: what ingest, in a process of its own, asks the registry about the callers 
 import builtins
 import google.protobuf.descriptor
 import google.protobuf.message
+import lading_proto.registry.v1.access_pb2
 import typing
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
@@ -62,19 +63,36 @@ class KeyGrant(google.protobuf.message.Message):
     PRINCIPAL_FIELD_NUMBER: builtins.int
     ENTITY_FIELD_NUMBER: builtins.int
     EXPIRES_AT_MS_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    ENTITY_LIMITS_FIELD_NUMBER: builtins.int
+    KEY_LIMITS_FIELD_NUMBER: builtins.int
     principal: builtins.str
     """The name that events and versions have for the caller."""
     entity: builtins.str
-    """The one entity that the key is for."""
+    """The one entity that the key is for; empty for the operator's."""
     expires_at_ms: builtins.int
     """When the key ends, in milliseconds since 1970; 0 for never."""
+    role: builtins.str
+    """What the key may do: `viewer`, `member`, `admin` or `operator`. Of its own role and its member's the lesser."""
+    @property
+    def entity_limits(self) -> lading_proto.registry.v1.access_pb2.Limits:
+        """What the entity may use, all its keys together."""
+
+    @property
+    def key_limits(self) -> lading_proto.registry.v1.access_pb2.Limits:
+        """What the key may use."""
+
     def __init__(
         self,
         *,
         principal: builtins.str = ...,
         entity: builtins.str = ...,
         expires_at_ms: builtins.int = ...,
+        role: builtins.str = ...,
+        entity_limits: lading_proto.registry.v1.access_pb2.Limits | None = ...,
+        key_limits: lading_proto.registry.v1.access_pb2.Limits | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entity", b"entity", "expires_at_ms", b"expires_at_ms", "principal", b"principal"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["entity_limits", b"entity_limits", "key_limits", b"key_limits"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity", "entity_limits", b"entity_limits", "expires_at_ms", b"expires_at_ms", "key_limits", b"key_limits", "principal", b"principal", "role", b"role"]) -> None: ...
 
 global___KeyGrant = KeyGrant

@@ -98,16 +98,24 @@ class WhoAmIResponse(google.protobuf.message.Message):
 
     PRINCIPAL_FIELD_NUMBER: builtins.int
     ENTITY_FIELD_NUMBER: builtins.int
+    ROLE_FIELD_NUMBER: builtins.int
+    KEY_ID_FIELD_NUMBER: builtins.int
     principal: builtins.str
     """The name that events and versions have for the caller: `admin`."""
     entity: builtins.str
-    """The entity that the key is for: what `entity` is where the caller has no other wish."""
+    """The entity that the key is for: what `entity` is where the caller has no other wish. Empty for the operator."""
+    role: builtins.str
+    """What the key may do: `viewer`, `member`, `admin` or `operator`; empty where the server asks for no keys."""
+    key_id: builtins.str
+    """The key's id; empty where the server asks for no keys."""
     def __init__(
         self,
         *,
         principal: builtins.str = ...,
         entity: builtins.str = ...,
+        role: builtins.str = ...,
+        key_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entity", b"entity", "principal", b"principal"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity", "key_id", b"key_id", "principal", b"principal", "role", b"role"]) -> None: ...
 
 global___WhoAmIResponse = WhoAmIResponse

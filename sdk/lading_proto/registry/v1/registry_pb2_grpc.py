@@ -49,6 +49,9 @@ class RegistryServiceStub(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
+    - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+    - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+    which and how much; its RetryInfo says when to try again.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -224,6 +227,9 @@ class RegistryServiceServicer(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
+    - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+    - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+    which and how much; its RetryInfo says when to try again.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -324,6 +330,8 @@ class RegistryServiceServicer(object):
         - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
         - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The collection has another type; `expected` says which.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): `project` is `model-registry`: its collections get versions by links.
+        - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
+        - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
         - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
         - `DATA_LOSS` (`CORRUPT_RECORD`): A page of the tree is damaged at rest. Tell the operator.
         - `UNAVAILABLE` (`INGEST_UNAVAILABLE`): Ingest does not answer. Retry with backoff.
@@ -377,6 +385,8 @@ class RegistryServiceServicer(object):
         - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
         - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source.
+        - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): `alias` points here, or at a link to here, and a rule requires `tags` or
+        `metadata` that would go. Move the alias first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -392,6 +402,7 @@ class RegistryServiceServicer(object):
         - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest`, or links, point at it; `aliases` and `links`
         name them. Move them, or say `force`.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link: UpdateRefs unlinks it.
+        - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): `alias` points here, or at a link to here, and only admins remove it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -410,6 +421,8 @@ class RegistryServiceServicer(object):
         - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The portfolio has another type than the source; `expected` says which.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): What is to be unlinked is no link.
         - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest` point at what is to be unlinked.
+        - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
+        - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
         - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -723,6 +736,9 @@ class RegistryService(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata. `lading login` keeps a key.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ENTITY_DENIED`): The key is not for this entity.
+    - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
+    - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
+    which and how much; its RetryInfo says when to try again.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """

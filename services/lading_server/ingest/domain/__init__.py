@@ -11,6 +11,7 @@ Modules:
     entities     names of tenants, ids of sessions and uploads
     workers      the threads that blocking work runs in
     committer    group commit
+    quotas       room for what is about to be stored
     pack_pool    open packs, a lease to each stream
     startup      recovery of what a crash left open
     chunks       PutChunks: verify, append, commit

@@ -20,6 +20,7 @@ from lading_server.common.errors import (
 )
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.pack_pool import PackPool
+from lading_server.ingest.domain.quotas import EntityQuota
 from lading_server.ingest.domain.recipes import (
     REF_BYTES,
     BlobHasher,
@@ -119,6 +120,7 @@ class BlobIntake:
         *,
         entity: str,
         session: bytes | None,
+        quota: EntityQuota,
         max_chunks_per_blob: int,
     ) -> None:
         self._index = index
@@ -127,6 +129,7 @@ class BlobIntake:
         self._reader = reader
         self._entity = entity
         self._session = session
+        self._quota = quota
         self._max_chunks = max_chunks_per_blob
         self._open: _Recipe | None = None
 
@@ -135,6 +138,7 @@ class BlobIntake:
 
         Raises:
             TooManyItems: A recipe has too many chunks.
+            QuotaExceeded: The recipes do not fit.
             DiskLow, StorageFailed: As PackLease.append.
         """
         present = await self._present(pieces)
@@ -222,7 +226,7 @@ class BlobIntake:
         return [results[id(recipe)] for recipe in complete]
 
     async def _write(self, good: Sequence[_Recipe]) -> None:
-        batch = IndexBatch(entity=self._entity, session=self._session)
+        batch = IndexBatch(entity=self._entity, session=self._session, quota_bytes=self._quota.quota_bytes)
         records: list[NewRecord] = []
         for recipe in {recipe.blob_digest: recipe for recipe in good}.values():
             if recipe.already:
@@ -239,9 +243,12 @@ class BlobIntake:
         if not records:
             await self._committer.commit(None, batch, 0)
             return
+        room = await self._quota.reserve([len(part.refs) for part in batch.recipe_parts])
         async with self._pool.lease(self._entity, PackClass.META) as lease:
-            pack, locations = await lease.append(records)
-            durable = pack.submit(batch, sum(location.stored_bytes for location in locations))
+            with room:
+                pack, locations = await lease.append(records)
+                durable = pack.submit(batch, sum(location.stored_bytes for location in locations))
+                room.settle_with(durable)
             self._committer.flush()
             await durable
 

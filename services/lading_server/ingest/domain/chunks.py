@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
+from uuid import UUID
 
 from lading_format.digest import DIGEST_BYTES, blake3_digest, xxh3_64
 from lading_format.errors import InvalidDigest, ReasonedError
@@ -16,10 +18,14 @@ from lading_server.common.errors import (
     DigestMismatch,
     WindowExceeded,
 )
+from lading_server.common.registry_errors import QuotaExceeded
+from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.pack_pool import PackLease
+from lading_server.ingest.domain.quotas import EntityQuota
 from lading_server.ingest.domain.workers import Workers
+from lading_server.ingest.index.chunks import ChunkIndex
 from lading_server.ingest.index.rows import ChunkRow, IndexBatch
-from lading_server.ingest.packs.format import RecordType
+from lading_server.ingest.packs.format import RecordType, record_span
 from lading_server.ingest.packs.writer import NewRecord
 
 
@@ -48,6 +54,22 @@ class PutBatch:
     size_bytes: int
     failures: list[Failure]
     durable: asyncio.Future[None] | None
+    # Which chunks `durable` is about, by position and digest.
+    stored: list[tuple[int, bytes]] = field(default_factory=list)
+
+    async def settled(self) -> None:
+        """Return when everything is durable or was refused. Raises what went wrong with all of it."""
+        if self.durable is None:
+            return
+        try:
+            await self.durable
+        except QuotaExceeded as error:
+            # Another server has stored so much meanwhile.
+            self.failures = sorted([*self.failures, *(Failure(*chunk, error) for chunk in self.stored)], key=_position)
+
+
+def _position(failure: Failure) -> int:
+    return failure.position
 
 
 @dataclass(slots=True)
@@ -88,6 +110,13 @@ def check_chunk(chunk: IncomingChunk, max_chunk_bytes: int) -> None:
         )
 
 
+class _Numbered(NamedTuple):
+    """A chunk that is right, and its position in the stream."""
+
+    position: int
+    record: NewRecord
+
+
 class ChunkSink:
     """The receiving end of one PutChunks stream.
 
@@ -98,15 +127,21 @@ class ChunkSink:
         self,
         lease: PackLease,
         workers: Workers,
+        index: ChunkIndex,
+        committer: GroupCommitter,
         *,
         entity: str,
         session: bytes,
+        quota: EntityQuota,
         keep_session: Callable[[], Awaitable[None]],
         window_bytes: int,
         max_chunk_bytes: int,
     ) -> None:
         self._lease = lease
         self._workers = workers
+        self._index = index
+        self._committer = committer
+        self._quota = quota
         self._entity = entity
         self._session = session
         self._keep_session = keep_session
@@ -132,17 +167,23 @@ class ChunkSink:
             )
         await self._keep_session()
         self._outstanding_bytes += size_bytes
-        records, failures = await self._workers.run(self._check_all, chunks, self._taken_chunks)
+        numbered, failures = await self._workers.run(self._check_all, chunks, self._taken_chunks)
         self._taken_chunks += len(chunks)
-        durable = await self._store(records) if records else None
-        return PutBatch(len(chunks), size_bytes, failures, durable)
+        batch = PutBatch(len(chunks), size_bytes, failures, None)
+        if not numbered:
+            return batch
+        if self._quota.quota_bytes:
+            await self._store_within_quota(batch, numbered)
+        else:
+            batch.durable = await self._store([one.record for one in numbered], self._batch())
+        return batch
 
     def answered(self, batch: PutBatch) -> None:
         """Open the window again by what was answered."""
         self._outstanding_bytes -= batch.size_bytes
 
-    def _check_all(self, chunks: Sequence[IncomingChunk], first: int) -> tuple[list[NewRecord], list[Failure]]:
-        records: list[NewRecord] = []
+    def _check_all(self, chunks: Sequence[IncomingChunk], first: int) -> tuple[list[_Numbered], list[Failure]]:
+        records: list[_Numbered] = []
         failures: list[Failure] = []
         seen: set[bytes] = set()
         for index, chunk in enumerate(chunks, first):
@@ -153,14 +194,41 @@ class ChunkSink:
                 continue
             if chunk.digest not in seen:
                 seen.add(chunk.digest)
-                records.append(NewRecord(RecordType.CHUNK, chunk.digest, chunk.data, chunk.xxh3))
+                records.append(_Numbered(index, NewRecord(RecordType.CHUNK, chunk.digest, chunk.data, chunk.xxh3)))
         return records, failures
 
-    async def _store(self, records: Sequence[NewRecord]) -> asyncio.Future[None]:
+    async def _store_within_quota(self, batch: PutBatch, numbered: Sequence[_Numbered]) -> None:
+        """Store what is not there yet, as far as it fits.
+
+        What is there is only held. Appending it again would cost no quota and all the disk.
+        """
+        present = await self._index.locate(self._entity, [one.record.digest for one in numbered])
+        new = [one for one in numbered if one.record.digest not in present]
+        room, refused = await self._quota.reserve_some([record_span(len(one.record.payload)) for one in new])
+        with room:
+            batch.failures += [Failure(new[at].position, new[at].record.digest, error) for at, error in refused.items()]
+            batch.failures.sort(key=_position)
+            fitting = [one for at, one in enumerate(new) if at not in refused]
+            batch.stored = [(one.position, one.record.digest) for one in fitting]
+            rows = self._batch(required_packs={location.pack for location in present.values()})
+            if fitting:
+                batch.durable = await self._store([one.record for one in fitting], rows)
+                room.settle_with(batch.durable)
+            elif present:
+                batch.durable = self._committer.submit(None, rows, 0)
+
+    async def _store(self, records: Sequence[NewRecord], batch: IndexBatch) -> asyncio.Future[None]:
         pack, locations = await self._lease.append(records)
-        rows = [
+        batch.chunks = [
             ChunkRow(record.digest, RecordType.CHUNK, location)
             for record, location in zip(records, locations, strict=True)
         ]
-        batch = IndexBatch(entity=self._entity, session=self._session, chunks=rows)
         return pack.submit(batch, sum(location.stored_bytes for location in locations))
+
+    def _batch(self, required_packs: AbstractSet[UUID] = frozenset()) -> IndexBatch:
+        return IndexBatch(
+            entity=self._entity,
+            session=self._session,
+            required_packs=required_packs,
+            quota_bytes=self._quota.quota_bytes,
+        )

@@ -16,6 +16,7 @@ from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.content import ContentReader
 from lading_server.ingest.domain.pack_pool import PackPool
 from lading_server.ingest.domain.pins import Pins
+from lading_server.ingest.domain.quotas import Quotas
 from lading_server.ingest.domain.recipes import SpanReader
 from lading_server.ingest.domain.tree_reader import TreeReader
 from lading_server.ingest.domain.tree_writer import TreeWriter
@@ -43,6 +44,7 @@ class Ingest:
     content: ContentReader
     trees: TreeReader
     pins: Pins
+    quotas: Quotas
     # When each session was last renewed, by the monotonic clock; the oldest first.
     _renewed: dict[tuple[str, bytes], float] = field(default_factory=dict)
 
@@ -80,22 +82,25 @@ class Ingest:
         return [position for position, digest in enumerate(digests) if digest not in present]
 
     @asynccontextmanager
-    async def chunk_sink(self, entity: str, session: bytes) -> AsyncIterator[ChunkSink]:
-        """Receive chunks. Raises SessionExpired."""
+    async def chunk_sink(self, entity: str, session: bytes, quota_bytes: int) -> AsyncIterator[ChunkSink]:
+        """Receive chunks, for an entity that may store so much in all. Raises SessionExpired."""
         await self.renew_session(entity, session)
         async with self.pool.lease(entity, PackClass.DATA) as lease:
             yield ChunkSink(
                 lease,
                 self.workers,
+                self.index.chunks,
+                self.committer,
                 entity=entity,
                 session=session,
+                quota=self.quotas.of(entity, quota_bytes),
                 keep_session=partial(self.renew_session, entity, session),
                 window_bytes=self.settings.window_bytes,
                 max_chunk_bytes=self.settings.max_chunk_bytes,
             )
 
-    async def blob_intake(self, entity: str, session: bytes) -> BlobIntake:
-        """Receive recipes. Raises SessionExpired."""
+    async def blob_intake(self, entity: str, session: bytes, quota_bytes: int) -> BlobIntake:
+        """Receive recipes, for an entity that may store so much in all. Raises SessionExpired."""
         await self.renew_session(entity, session)
         return BlobIntake(
             self.index,
@@ -104,12 +109,13 @@ class Ingest:
             self.spans,
             entity=entity,
             session=session,
+            quota=self.quotas.of(entity, quota_bytes),
             max_chunks_per_blob=self.settings.max_chunks_per_blob,
         )
 
     @asynccontextmanager
-    async def tree_writer(self, entity: str, session: bytes) -> AsyncIterator[TreeWriter]:
-        """Receive a tree. Raises SessionExpired."""
+    async def tree_writer(self, entity: str, session: bytes, quota_bytes: int) -> AsyncIterator[TreeWriter]:
+        """Receive a tree, for an entity that may store so much in all. Raises SessionExpired."""
         await self.renew_session(entity, session)
         async with self.pool.lease(entity, PackClass.META) as lease:
             yield TreeWriter(
@@ -119,12 +125,15 @@ class Ingest:
                 self.workers,
                 entity=entity,
                 session=session,
+                quota=self.quotas.of(entity, quota_bytes),
                 max_entries=self.settings.max_tree_entries,
             )
 
     @asynccontextmanager
-    async def file_upload(self, entity: str, session: bytes | None, upload_id: str) -> AsyncIterator[FileUpload]:
-        """Receive a file. Raises SessionExpired."""
+    async def file_upload(
+        self, entity: str, session: bytes | None, upload_id: str, quota_bytes: int
+    ) -> AsyncIterator[FileUpload]:
+        """Receive a file, for an entity that may store so much in all. Raises SessionExpired."""
         if session is not None:
             await self.renew_session(entity, session)
         context = UploadContext(
@@ -137,7 +146,8 @@ class Ingest:
             self.settings.max_chunks_per_blob,
         )
         async with self.pool.lease(entity, PackClass.DATA) as lease:
-            yield FileUpload(context, lease, entity=entity, session=session, upload_id=upload_id)
+            quota = self.quotas.of(entity, quota_bytes)
+            yield FileUpload(context, lease, entity=entity, session=session, upload_id=upload_id, quota=quota)
 
     def check_count(self, count: int, limit_name: str) -> None:
         """Raise TooManyItems when there are more than the limit of that name allows."""

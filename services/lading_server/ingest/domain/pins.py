@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 from lading_format.digest import format_digest
 from lading_server.common.errors import MissingBlobs
-from lading_server.common.page_tokens import make_token, open_token, page_limit
+from lading_server.common.page_tokens import check_position, foreign_token, make_token, open_token, page_limit
 from lading_server.common.pins import VERSION_UID_BYTES
 from lading_server.common.registry_errors import InvalidPin, PinConflict, PinReleased
 from lading_server.ingest.domain.tree_pages import TreeTotals, page_blobs
@@ -76,7 +76,7 @@ class Pins:
         limit = page_limit(page_size, DEFAULT_PAGE_SIZE, self._max_page_size)
         scope = [entity, "pins"]
         position = open_token(page_token, scope)
-        after = bytes.fromhex(position[0]) if position is not None else b""
+        after = _after(position) if position is not None else b""
         rows = await self._index.pins.held(entity, after, limit + 1)
         token = make_token(scope, [rows[limit - 1].version_uid.hex()]) if len(rows) > limit else ""
         return rows[:limit], token
@@ -106,6 +106,15 @@ class Pins:
     def _read(self, pages: Sequence[bytes], places: Sequence[Location], digests: DigestSet) -> None:
         for payload in read_payloads(self._storage, places, pages):
             digests.update(page_blobs(payload))
+
+
+def _after(position: Sequence[object]) -> bytes:
+    """Return the version that a page begins after. Raises InvalidPageToken."""
+    check_position(position, (str,))
+    try:
+        return bytes.fromhex(str(position[0]))
+    except ValueError as error:
+        raise foreign_token() from error
 
 
 def _check_uid(version_uid: bytes) -> None:

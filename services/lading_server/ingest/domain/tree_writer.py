@@ -10,6 +10,7 @@ from lading_format.tree import FileEntry, TreeEntry, TreeHasher
 from lading_server.common.errors import DigestMismatch, MissingBlobs, SizeMismatch, TooManyItems, TreeNotFound
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.pack_pool import PackLease
+from lading_server.ingest.domain.quotas import EntityQuota
 from lading_server.ingest.domain.tree_pages import (
     PageBuilder,
     PageSummary,
@@ -20,7 +21,7 @@ from lading_server.ingest.domain.tree_pages import (
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import ChunkRow, IndexBatch, NewTree, NewTreePage
 from lading_server.ingest.index.store import ContentIndex
-from lading_server.ingest.packs.format import RecordType
+from lading_server.ingest.packs.format import RecordType, record_span
 from lading_server.ingest.packs.writer import NewRecord
 
 # Pages that wait to be stored: bounds the memory of a tree of any size.
@@ -41,6 +42,7 @@ class TreeWriter:
         *,
         entity: str,
         session: bytes,
+        quota: EntityQuota,
         max_entries: int,
     ) -> None:
         self._index = index
@@ -49,6 +51,7 @@ class TreeWriter:
         self._workers = workers
         self._entity = entity
         self._session = session
+        self._quota = quota
         self._max_entries = max_entries
         self._hasher = TreeHasher()
         self._builder = PageBuilder()
@@ -65,6 +68,7 @@ class TreeWriter:
             InvalidPath, PathConflict, NotSorted, InvalidReference, InvalidDigest: As TreeHasher.add.
             TooManyItems: The tree is larger than the limit.
             MissingBlobs, SizeMismatch: An entry's blob is not committed, or not as long.
+            QuotaExceeded: The pages do not fit.
         """
         self._entry_count += len(entries)
         if self._entry_count > self._max_entries:
@@ -85,6 +89,7 @@ class TreeWriter:
         Raises:
             PathConflict: Two paths are one on some systems.
             DigestMismatch: The tree's digest is not `expected`.
+            QuotaExceeded: The pages do not fit.
             DiskLow, StorageFailed: As PackLease.append.
         """
         digest = await self._workers.run(self._hasher.finish)
@@ -156,13 +161,18 @@ class TreeWriter:
         if not new:
             return
         records = [NewRecord(RecordType.TREE_PAGE, page.digest, page.payload, None) for page in new]
-        pack, locations = await self._lease.append(records)
-        rows = [
-            ChunkRow(record.digest, RecordType.TREE_PAGE, location)
-            for record, location in zip(records, locations, strict=True)
-        ]
-        batch = IndexBatch(entity=self._entity, session=self._session, chunks=rows)
-        self._stored.append(pack.submit(batch, sum(location.stored_bytes for location in locations)))
+        with await self._quota.reserve([record_span(len(page.payload)) for page in new]) as room:
+            pack, locations = await self._lease.append(records)
+            rows = [
+                ChunkRow(record.digest, RecordType.TREE_PAGE, location)
+                for record, location in zip(records, locations, strict=True)
+            ]
+            batch = IndexBatch(
+                entity=self._entity, session=self._session, chunks=rows, quota_bytes=self._quota.quota_bytes
+            )
+            durable = pack.submit(batch, sum(location.stored_bytes for location in locations))
+            room.settle_with(durable)
+        self._stored.append(durable)
 
     async def _store_tree(self, totals: TreeTotals) -> None:
         payload = encode_tree_record(totals, self._pages)

@@ -22,6 +22,7 @@ from lading_server.common.errors import (
 )
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.pack_pool import PackLease, PackPool
+from lading_server.ingest.domain.quotas import EntityQuota
 from lading_server.ingest.domain.recipes import (
     REF_BYTES,
     BlobHasher,
@@ -41,7 +42,7 @@ from lading_server.ingest.index.rows import (
     pack_refs,
 )
 from lading_server.ingest.index.store import ContentIndex
-from lading_server.ingest.packs.format import RecordType
+from lading_server.ingest.packs.format import RecordType, record_span
 from lading_server.ingest.packs.storage import PackClass
 from lading_server.ingest.packs.writer import NewRecord
 
@@ -99,13 +100,21 @@ class FileUpload:
     """
 
     def __init__(
-        self, context: UploadContext, lease: PackLease, *, entity: str, session: bytes | None, upload_id: str
+        self,
+        context: UploadContext,
+        lease: PackLease,
+        *,
+        entity: str,
+        session: bytes | None,
+        upload_id: str,
+        quota: EntityQuota,
     ) -> None:
         self._context = context
         self._lease = lease
         self._entity = entity
         self._session = session
         self._upload_id = upload_id
+        self._quota = quota
         # Names this stream among all that ever write this upload; fits a signed 64-bit column.
         self._writer = secrets.randbits(63)
         self._hasher = BlobHasher()
@@ -144,6 +153,7 @@ class FileUpload:
 
         Raises:
             UploadTakenOver: Another stream continues this upload.
+            QuotaExceeded: The bytes do not fit; what was durable before is.
             DiskLow, StorageFailed: As PackLease.append.
         """
         await self._store(await self._context.workers.run(self._cut, data))
@@ -155,7 +165,7 @@ class FileUpload:
 
         Raises:
             DigestMismatch, SizeMismatch: The bytes are not what the client expected; the upload is discarded.
-            UploadTakenOver, DiskLow, StorageFailed: As `take`.
+            UploadTakenOver, QuotaExceeded, DiskLow, StorageFailed: As `take`.
         """
         await self._store(await self._context.workers.run(self._cut_rest))
         digest, size_bytes = self._hasher.digest(), self._hasher.size_bytes
@@ -167,10 +177,14 @@ class FileUpload:
         return UploadedFile(digest, size_bytes, self._new_bytes)
 
     async def suspend(self) -> None:
-        """Make what was taken durable as far as it was cut: the stream ended early and may be continued."""
+        """Make what was taken durable as far as it was cut: the stream ended early and may be continued.
+
+        Raises nothing of what could not be: the index says how far the upload is, and the stream has its error already.
+        """
         self._context.committer.flush()
-        while self._waiting:
-            await self._settle_first()
+        await asyncio.gather(*(future for _, future in self._waiting), return_exceptions=True)
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     async def _rehash(self) -> None:
         spans: list[ChunkSpan] = []
@@ -209,23 +223,31 @@ class FileUpload:
         present = await self._context.index.chunks.locate(self._entity, digests)
         new = list({record.digest: record for record in records if record.digest not in present}.values())
         self._new_bytes += sum(len(record.payload) for record in new)
-        batch = IndexBatch(entity=self._entity, session=self._session)
+        batch = self._batch()
         batch.required_packs = {location.pack for location in present.values()}
         batch.upload = UploadProgress(
             self._upload_id, self._writer, self._stored_bytes, refs, self._stored_bytes + size_bytes, self._new_bytes
         )
+        durable = await self._submit(batch, new)
         self._refs += refs
         self._stored_bytes += size_bytes
-        self._wait_for(await self._submit(batch, new), size_bytes)
+        self._wait_for(durable, size_bytes)
 
     async def _submit(self, batch: IndexBatch, new: Sequence[NewRecord]) -> asyncio.Future[None]:
         if not new:
             return self._context.committer.submit(None, batch, 0)
-        pack, locations = await self._lease.append(new)
-        batch.chunks = [
-            ChunkRow(record.digest, RecordType.CHUNK, location) for record, location in zip(new, locations, strict=True)
-        ]
-        return pack.submit(batch, sum(location.stored_bytes for location in locations))
+        with await self._quota.reserve([record_span(len(record.payload)) for record in new]) as room:
+            pack, locations = await self._lease.append(new)
+            batch.chunks = [
+                ChunkRow(record.digest, RecordType.CHUNK, location)
+                for record, location in zip(new, locations, strict=True)
+            ]
+            durable = pack.submit(batch, sum(location.stored_bytes for location in locations))
+            room.settle_with(durable)
+        return durable
+
+    def _batch(self) -> IndexBatch:
+        return IndexBatch(entity=self._entity, session=self._session, quota_bytes=self._quota.quota_bytes)
 
     def _wait_for(self, future: asyncio.Future[None], size_bytes: int) -> None:
         self._waiting.append((size_bytes, future))
@@ -261,7 +283,7 @@ class FileUpload:
     async def _commit(self, digest: bytes, size_bytes: int) -> None:
         refs = bytes(self._refs)
         chunk_count = len(refs) // REF_BYTES
-        batch = IndexBatch(entity=self._entity, session=self._session)
+        batch = self._batch()
         batch.blobs = [NewBlob(digest, size_bytes, chunk_count)]
         batch.required_packs = await self._packs_of(refs)
         batch.upload = UploadCompletion(self._upload_id, self._writer, digest, self._new_bytes)

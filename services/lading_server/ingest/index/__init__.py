@@ -20,6 +20,8 @@ Modules:
     digests   many digests in little memory, sorted
     holdings  which packs hold what a tree is made of
     pins      acquiring a pin in one transaction, releasing it, listing pins
+    usage     how many bytes each entity stores
+    charges   what a group adds to that, and what is too much
     recorder  group commit: many batches in one transaction
     group, statements
               the writes of one such transaction, in their order

@@ -1,7 +1,8 @@
 """The writes of one group commit. Either all of them are made, or it says which batches cannot be.
 
 Rows are locked in one order, by table and within a table by key, and every other transaction keeps to it: pins,
-uploads, chunks, packs, sessions, blobs, trees. So two servers on one PostgreSQL do not wait for each other in a circle.
+uploads, chunks, packs, sessions, blobs, trees, usage. So two servers on one PostgreSQL do not wait for each other in a
+circle.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database
 from lading_server.common.errors import OffsetMismatch, UploadTakenOver
+from lading_server.ingest.index.charges import Charges, Claim
 from lading_server.ingest.index.packs import refer_to
 from lading_server.ingest.index.rows import ContentBusy, IndexBatch, PacksGone, UploadCompletion, UploadProgress
 from lading_server.ingest.index.schema import (
@@ -35,6 +37,8 @@ from lading_server.ingest.index.schema import (
 from lading_server.ingest.index.sessions import Lease, hold
 from lading_server.ingest.index.sql import BulkInsert, byte_table
 from lading_server.ingest.index.statements import GroupStatements
+from lading_server.ingest.index.usage import add_usage
+from lading_server.ingest.packs.format import record_span
 
 
 class BatchesRejected(Exception):
@@ -80,6 +84,7 @@ class GroupWrite:
         self._statements = statements
         self._items = items
         self._now_ms = now_ms
+        self._charges = Charges()
 
     async def run(self, durable: Mapping[UUID, int]) -> None:
         """Write everything. `durable`: how many bytes of each pack are safe on disk.
@@ -93,6 +98,7 @@ class GroupWrite:
         await self._write_holds(kept)
         await self._write_blobs()
         await self._write_trees()
+        await self._write_usage()
 
     async def _write_uploads(self) -> None:
         reasons: dict[int, Exception] = {}
@@ -167,21 +173,38 @@ class GroupWrite:
             key=lambda row: row[:2],
         )
         if not rows or await self._statements.chunks.run(self._connection, rows) == len(rows):
+            self._charge_chunks(None)
             return {}
         written = {_Key(row[0], row[1]): row[3] for row in rows}
         kept: dict[_Key, bytes] = {}
+        places: set[tuple[bytes, int]] = set()
         for entity_id, digests in _by_entity(written).items():
             table = byte_table(self._database.dialect, digests, DIGEST_BYTES)
             query = (
-                sa.select(chunks.c.digest, chunks.c.pack_id)
+                sa.select(chunks.c.digest, chunks.c.pack_id, chunks.c.record_offset)
                 .select_from(table.table)
                 .join(chunks, sa.and_(chunks.c.entity_id == entity_id, chunks.c.digest == table.value))
             )
-            for digest, pack in (await self._connection.execute(query)).all():
+            for digest, pack, offset in (await self._connection.execute(query)).all():
                 key = _Key(entity_id, digest)
+                places.add((pack, offset))
                 if written[key] != pack:
                     kept[key] = pack
+        self._charge_chunks(places)
         return kept
+
+    def _charge_chunks(self, places: Collection[tuple[bytes, int]] | None) -> None:
+        """Note what the chunks add that lie where they were put: at these places, or all of them.
+
+        A place is written to once, so what lies at the place of a row was put there by that row.
+        """
+        for item in self._items:
+            lengths = (
+                row.location.stored_bytes
+                for row in item.batch.chunks
+                if places is None or (row.location.pack.bytes, row.location.offset) in places
+            )
+            self._charges.add(item.number, sum(map(record_span, lengths)))
 
     async def _write_packs(self, durable: Mapping[UUID, int], kept: Mapping[_Key, bytes]) -> None:
         """Note that there are new references to packs, and that more of them is durable."""
@@ -233,13 +256,17 @@ class GroupWrite:
         # Two uploaders may have cut one file differently: the recipes must not mix, so the last one counts alone. Rows
         # left over from a blob that is one chunk now are never read.
         parts: dict[_Key, list[tuple[int, bytes, int, bytes]]] = {}
+        last: dict[_Key, int] = {}
         for item in self._items:
             own: defaultdict[_Key, list[tuple[int, bytes, int, bytes]]] = defaultdict(list)
             for part in item.batch.recipe_parts:
                 own[_Key(item.entity_id, part.blob_digest)].append((item.entity_id, *part))
             parts |= own
+            last |= dict.fromkeys(own, item.number)
         for entity_id, digests in _by_entity(parts).items():
-            await self._delete(recipe_parts, recipe_parts.c.blob_digest, entity_id, digests)
+            await self._delete_recipes(entity_id, digests)
+        for key, some in parts.items():
+            self._charges.add(last[key], sum(len(refs) for *_, refs in some))
         rows_of_parts = [row for _, some in sorted(parts.items()) for row in some]
         await self._statements.recipe_parts.run(self._connection, rows_of_parts)
 
@@ -257,6 +284,17 @@ class GroupWrite:
             await self._delete(tree_pages, tree_pages.c.tree_digest, entity_id, digests)
         pages = [(*key, *page) for key, tree in sorted(new.items()) for page in tree.pages]
         await self._statements.tree_pages.run(self._connection, pages)
+
+    async def _write_usage(self) -> None:
+        """Count what was added, and reject what is too much."""
+        claims = [Claim(item.number, item.entity_id, item.batch.quota_bytes) for item in self._items]
+        changes = self._charges.changes(claims)
+        after = await add_usage(self._connection, self._database, changes)
+        # From here on no other transaction adds anything to these entities.
+        before = {entity_id: after[entity_id] - changes[entity_id] for entity_id in after}
+        reasons = self._charges.too_much(claims, before)
+        if reasons:
+            raise BatchesRejected(reasons)
 
     async def _upsert(
         self,
@@ -285,6 +323,13 @@ class GroupWrite:
                 reasons[item.number] = ContentBusy(busy)
         if reasons:
             raise BatchesRejected(reasons)
+
+    async def _delete_recipes(self, entity_id: int, digests: Collection[bytes]) -> None:
+        wanted = byte_table(self._database.dialect, digests, DIGEST_BYTES)
+        of_these = recipe_parts.c.blob_digest.in_(sa.select(wanted.value).select_from(wanted.table))
+        gone = sa.delete(recipe_parts).where(recipe_parts.c.entity_id == entity_id, of_these)
+        lengths = await self._connection.scalars(gone.returning(sa.func.length(recipe_parts.c.refs)))
+        self._charges.free(entity_id, sum(lengths))
 
     async def _delete(
         self, table: sa.Table, column: sa.ColumnElement[bytes], entity_id: int, digests: Collection[bytes]

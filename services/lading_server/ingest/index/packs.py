@@ -16,6 +16,7 @@ from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.rows import OpenPack, PacksGone
 from lading_server.ingest.index.schema import ID_BYTES, PackState, entities, packs
 from lading_server.ingest.index.sql import ByteParameter
+from lading_server.ingest.index.usage import add_usage, bytes_in_pack
 
 # The states in which a pack's content counts.
 LIVE_STATES = (PackState.OPEN, PackState.SEALED)
@@ -115,7 +116,9 @@ class PackIndex:
             .values(state=PackState.DAMAGED.value, generation=packs.c.generation + 1)
         )
         async with self._database.write() as connection:
-            await connection.execute(change)
+            if (await connection.execute(change)).rowcount:
+                lost = await bytes_in_pack(connection, pack.bytes)
+                await add_usage(connection, self._database, {entity_id: -lost[entity_id] for entity_id in lost})
 
     async def remove(self, pack: UUID) -> None:
         """Forget a pack that never held anything durable; any other is left alone."""

@@ -42,6 +42,7 @@ class GroupRecorder:
             UploadTakenOver: The upload is not the writer's any more.
             OffsetMismatch: The upload's part before this one was not written.
             ContentBusy: A blob or tree is being deleted at this moment.
+            QuotaExceeded: The entity would store more than the batch's quota.
 
         Raises:
             DatabaseUnavailable, SQLAlchemyError: Nothing was written.

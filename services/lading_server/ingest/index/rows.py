@@ -187,7 +187,8 @@ class UploadCompletion(NamedTuple):
 class IndexBatch:
     """What becomes true together, or not at all.
 
-    `required_packs` are those that hold what the batch refers to and does not bring itself.
+    `required_packs` are those that hold what the batch refers to and does not bring itself. `quota_bytes` is how much
+    the entity may store, this batch included; 0 is no limit.
     """
 
     entity: str
@@ -198,6 +199,7 @@ class IndexBatch:
     trees: list[NewTree] = field(default_factory=list)
     upload: UploadProgress | UploadCompletion | None = None
     required_packs: AbstractSet[UUID] = frozenset()
+    quota_bytes: int = 0
 
 
 def pack_refs(refs: Iterable[tuple[bytes, int]]) -> bytes:

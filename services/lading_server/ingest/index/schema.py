@@ -91,6 +91,15 @@ entities = sa.Table(
     sa.Column("name", sa.Text, nullable=False, unique=True),
 )
 
+# What each entity stores: index/usage.py says what counts.
+usage = sa.Table(
+    "usage",
+    metadata,
+    _entity(primary_key=True),
+    sa.Column("stored_bytes", sa.BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 packs = sa.Table(
     "packs",
     metadata,

@@ -22,6 +22,7 @@ from lading_server.ingest.index.schema import store
 from lading_server.ingest.index.sessions import SessionIndex
 from lading_server.ingest.index.trees import TreeIndex
 from lading_server.ingest.index.uploads import UploadIndex
+from lading_server.ingest.index.usage import UsageIndex
 
 MIGRATIONS = "lading_server.ingest.index:migrations"
 
@@ -41,6 +42,7 @@ class ContentIndex:
     trees: TreeIndex
     uploads: UploadIndex
     pins: PinIndex
+    usage: UsageIndex
     recorder: GroupRecorder
 
     @classmethod
@@ -70,6 +72,7 @@ class ContentIndex:
             trees=TreeIndex(database, entities),
             uploads=UploadIndex(database, entities, clock),
             pins=PinIndex(database, entities, clock),
+            usage=UsageIndex(database, entities),
             recorder=GroupRecorder(database, entities, clock),
         )
 

@@ -82,8 +82,7 @@ class PutChunksStream:
         return None
 
     async def _add(self, batch: PutBatch) -> None:
-        if batch.durable is not None:
-            await batch.durable
+        await batch.settled()
         self._sum.chunk_count += batch.chunk_count
         self._sum.size_bytes += batch.size_bytes
         self._sum.failures += batch.failures

@@ -10,7 +10,8 @@ import grpc
 
 from lading_format.digest import parse_digest, split_digests
 from lading_format.tree import ReferenceEntry
-from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, ingest_pb2_grpc, trees_pb2
+from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, ingest_pb2_grpc, trees_pb2, usage_pb2
+from lading_server.common.callers import current_principal
 from lading_server.common.drain import Drain
 from lading_server.common.errors import Draining, IsReference, OutOfSequence
 from lading_server.common.settings import limits
@@ -55,6 +56,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
             check_entity(request.entity)
         return convert.capabilities_to_proto(version("lading"), limits(self._ingest.settings))
 
+    async def GetUsage(self, request: usage_pb2.GetUsageRequest, context: Context) -> usage_pb2.GetUsageResponse:
+        used_bytes = await self._ingest.index.usage.stored_bytes(check_entity(request.entity))
+        return usage_pb2.GetUsageResponse(used_bytes=used_bytes, limit_bytes=_quota_bytes())
+
     async def OpenSession(
         self, request: chunks_pb2.OpenSessionRequest, context: Context
     ) -> chunks_pb2.OpenSessionResponse:
@@ -87,7 +92,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         async def write(ack: Acknowledgement) -> None:
             await write_with_deadline(context, convert.acknowledgement_to_proto(ack, window_bytes), self._idle_seconds)
 
-        async with self._ingest.chunk_sink(entity, session) as sink:
+        async with self._ingest.chunk_sink(entity, session, _quota_bytes()) as sink:
             stream = PutChunksStream(sink, write)
             flush, watch = self._ingest.committer.flush, self._drain.watch
             await stream.run(self._chunk_batches(messages), flush=flush, stop_reading=watch)
@@ -100,7 +105,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         first = await anext(messages, None)
         if first is None or not first.HasField("start"):
             raise OutOfSequence("the first message of a CommitBlobs stream carries `start`")
-        intake = await self._ingest.blob_intake(*_under(first.start))
+        intake = await self._ingest.blob_intake(*_under(first.start), _quota_bytes())
         parts = first.parts
         while True:
             self._ingest.check_count(len(parts), "max_blobs_per_message")
@@ -120,7 +125,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> trees_pb2.PutTreeResponse:
         messages = progress(requests, self._idle_seconds)
         entity, session = _under(await _start(messages))
-        async with self._ingest.tree_writer(entity, session) as writer:
+        async with self._ingest.tree_writer(entity, session, _quota_bytes()) as writer:
             async for message in messages:
                 kind = message.WhichOneof("part")
                 if kind == "batch":
@@ -187,16 +192,16 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         start = await _start(messages)
         entity, upload_id = check_entity(start.entity), check_upload_id(start.upload_id)
         session = parse_session(start.session_id) if start.session_id else None
-        async with self._ingest.file_upload(entity, session, upload_id) as upload:
+        async with self._ingest.file_upload(entity, session, upload_id, _quota_bytes()) as upload:
             await upload.begin(start.offset_bytes)
             try:
                 finish = await self._receive(upload, messages)
+                expected = parse_digest(finish.expected_digest) if finish.expected_digest else None
+                size_bytes = finish.expected_size_bytes if finish.HasField("expected_size_bytes") else None
+                return convert.uploaded_to_proto(await upload.finish(expected, size_bytes))
             except BaseException:
                 await upload.suspend()
                 raise
-            expected = parse_digest(finish.expected_digest) if finish.expected_digest else None
-            size_bytes = finish.expected_size_bytes if finish.HasField("expected_size_bytes") else None
-            return convert.uploaded_to_proto(await upload.finish(expected, size_bytes))
 
     async def GetUpload(self, request: files_pb2.GetUploadRequest, context: Context) -> files_pb2.GetUploadResponse:
         entity, upload_id = check_entity(request.entity), check_upload_id(request.upload_id)
@@ -252,6 +257,11 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
     def _refuse_if_draining(self) -> None:
         if self._drain.started:
             raise Draining("the server is about to stop; what was acknowledged is safe, retry with backoff")
+
+
+def _quota_bytes() -> int:
+    """Return how much the entity of the call that this task works on may store; 0 is any amount."""
+    return current_principal().limits.entity.stored_bytes
 
 
 def _under(message: _UnderSession) -> tuple[str, bytes]:

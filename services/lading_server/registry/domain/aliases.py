@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 from lading_format.names import LATEST, check_settable_alias
 from lading_server.common.registry_errors import AliasMoved, AliasNotFound
+from lading_server.registry.domain.alias_rules import check_moves
 from lading_server.registry.store.aliases import find_aliases, move_aliases, newest_version
 from lading_server.registry.store.change import Change
-from lading_server.registry.store.rows import AliasMove, CollectionKey, VersionPoint
+from lading_server.registry.store.rows import AliasMove, CollectionKey, Qualities, VersionPoint
+
+# No row has this number.
+_NOT_THERE = VersionPoint(0, b"", -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,21 @@ def plan_moves(
     return moves
 
 
-async def check_beliefs(change: Change, key: CollectionKey | None, changes: Sequence[AliasChange]) -> None:
-    """Raise what `change_aliases` would. `key` is None where the collection is not there yet."""
-    if any(one.expected_number is not None or one.must_not_exist for one in changes):
-        names = [one.alias for one in changes]
-        current = await find_aliases(change, key, names) if key is not None else {}
-        plan_moves(changes, current, VersionPoint(0, b"", -1))
+async def check_changes(
+    change: Change, key: CollectionKey | None, place: tuple[str, str], changes: Sequence[AliasChange], new: Qualities
+) -> None:
+    """Raise what `change_aliases` would for a version that is not there yet.
+
+    Args:
+        key: The collection; None where it is not there yet either.
+        place: Its project and name.
+        new: What the version will have.
+    """
+    believes = any(one.expected_number is not None or one.must_not_exist for one in changes)
+    if changes and (believes or change.has_alias_rules):
+        current = await find_aliases(change, key, [one.alias for one in changes]) if key is not None else {}
+        moves = plan_moves(changes, current, _NOT_THERE)
+        await check_moves(change, key or CollectionKey(0, *place), moves, {_NOT_THERE.id: new})
 
 
 async def change_aliases(
@@ -68,6 +81,7 @@ async def change_aliases(
 
     Raises:
         AliasMoved, AliasNotFound: See `plan_moves`.
+        AliasProtected, AliasRequires: See `hold_against`.
     """
     names = [one.alias for one in changes]
     if is_newest:
@@ -76,14 +90,21 @@ async def change_aliases(
         return
     current = await find_aliases(change, key, names)
     moves = plan_moves(changes, current, target)
+    await check_moves(change, key, moves)
     if is_newest:
         moves.append(AliasMove(LATEST, current.get(LATEST), target))
     await move_aliases(change, key, moves)
 
 
 async def take_aliases(change: Change, key: CollectionKey, gone: VersionPoint, aliases: Sequence[str]) -> None:
-    """Remove all aliases that point at a version which is about to be hidden."""
-    await move_aliases(change, key, [AliasMove(alias, gone, None) for alias in aliases])
+    """Remove all aliases that point at a version which is about to be hidden.
+
+    Raises:
+        AliasProtected: One of them is protected, and the caller is no admin.
+    """
+    moves = [AliasMove(alias, gone, None) for alias in aliases]
+    await check_moves(change, key, moves)
+    await move_aliases(change, key, moves)
 
 
 async def give_latest(change: Change, key: CollectionKey) -> None:

@@ -15,13 +15,15 @@ from lading_format.names import (
     check_run_id,
     check_type,
 )
+from lading_server.common.callers import Caller
 from lading_server.common.registry_errors import TypeMismatch, WrongKind
+from lading_server.common.roles import Role
 from lading_server.common.settings import Settings
 from lading_server.registry.domain.aliases import AliasChange
 from lading_server.registry.domain.documents import check_description, parse_metadata
 from lading_server.registry.domain.fingerprints import fingerprint
 from lading_server.registry.domain.limits import check_count, check_tags
-from lading_server.registry.store.rows import CollectionHead
+from lading_server.registry.store.rows import CollectionHead, Qualities
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +91,25 @@ class CommitRequest:
         del fields["request_id"]
         return fingerprint("CommitVersion", **fields)
 
-    def to_json(self, principal: str) -> str:
-        """Return the text that `from_json` takes, with who asks."""
-        fields = asdict(self) | {"tree_digest": self.tree_digest.hex(), "principal": principal}
+    def qualities(self) -> Qualities:
+        """Return what rules of aliases may require of the version."""
+        return Qualities(frozenset(self.tags), json.loads(self.metadata or "{}"))
+
+    def to_json(self, caller: Caller) -> str:
+        """Return the text that `from_json` takes, with who asks: what they may do counts when it is resumed too."""
+        role = caller.role.value if caller.role is not None else None
+        asking = {"principal": caller.principal, "origin": caller.origin, "role": role}
+        fields = asdict(self) | {"tree_digest": self.tree_digest.hex(), "caller": asking}
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> tuple[str, Self]:
+    def from_json(cls, entity: str, text: str) -> tuple[Caller, Self]:
         """Return who asked, and for what."""
         fields: dict[str, Any] = json.loads(text)
-        principal = fields.pop("principal")
+        asking = fields.pop("caller")
+        role = Role(asking["role"]) if asking["role"] is not None else None
+        caller = Caller(entity, asking["principal"], asking["origin"], role)
         fields["tree_digest"] = bytes.fromhex(fields["tree_digest"])
         fields["tags"] = tuple(fields["tags"])
         fields["aliases"] = tuple(AliasChange(**alias) for alias in fields["aliases"])
-        return principal, cls(**fields)
+        return caller, cls(**fields)

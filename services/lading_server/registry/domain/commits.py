@@ -14,7 +14,7 @@ from lading_server.common.ids import uuid7
 from lading_server.common.pins import ContentPins, PinnedTree
 from lading_server.common.registry_errors import IngestUnavailable
 from lading_server.common.settings import Settings
-from lading_server.registry.domain.aliases import change_aliases, check_beliefs
+from lading_server.registry.domain.aliases import change_aliases, check_changes
 from lading_server.registry.domain.closing import Closing
 from lading_server.registry.domain.collections import kind_of
 from lading_server.registry.domain.commit_request import CommitRequest
@@ -65,6 +65,7 @@ class Commits:
             InvalidName, InvalidMetadata, TextTooLong, TooManyItems, RequestIdReused: The request cannot be taken.
             WrongKind, TypeMismatch, RunNotFound: It does not go with what is there.
             AliasNotFound, AliasMoved: See `plan_moves`. Nothing was changed.
+            AliasProtected, AliasRequires: See `hold_against`. Nothing was changed.
             TreeNotFound, MissingBlobs: Ingest does not have the tree, or not all of it.
             IngestUnavailable: Ingest does not answer. Nothing was changed.
             Draining: The server stops; the commit may be finished when it starts again.
@@ -81,8 +82,7 @@ class Commits:
             IngestUnavailable: Ingest does not answer; the commit is as it was.
             Draining: The server stops; the commit is as it was.
         """
-        principal, request = CommitRequest.from_json(pending.request)
-        caller = Caller(pending.entity, principal)
+        caller, request = CommitRequest.from_json(pending.entity, pending.request)
         try:
             tree = await self.closing.unless(self.pins.acquire(pending.entity, pending.uid, request.tree_digest))
             await self._finish(caller, request, pending.uid, tree)
@@ -126,8 +126,10 @@ class Commits:
                 # Checked again when it counts; here, so that what cannot be costs no pin.
                 if request.run:
                     await find_run(change, request.run)
-                await check_beliefs(change, collection.key if collection is not None else None, request.aliases)
-                await add_commit(change, uid, request.to_json(caller.principal))
+                key = collection.key if collection is not None else None
+                place = request.project, request.collection
+                await check_changes(change, key, place, request.aliases, request.qualities())
+                await add_commit(change, uid, request.to_json(caller))
             return outcome
 
     async def _pin_and_finish(self, caller: Caller, request: CommitRequest, uid: bytes) -> Outcome | None:

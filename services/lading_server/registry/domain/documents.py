@@ -12,8 +12,10 @@ from lading_server.registry.store.rows import JsonObject, Metadata
 
 # Deeper than anything that people write, and far from where a parser runs out of stack.
 _MAX_DEPTH = 32
-# Of a key and of a text that can be searched: both together fit into a row of PostgreSQL's index (2,704 bytes).
+# Of a text that can be searched. It fits with its key into a row of PostgreSQL's index (2,704 bytes).
 _MAX_FIELD_CHARACTERS = 256
+MAX_KEY_CHARACTERS = 256
+"""Of a dotted key that can be asked for."""
 
 
 def parse_object(text: str, field: str, max_bytes: int) -> dict[str, Any]:
@@ -70,6 +72,23 @@ def searchable_fields(value: JsonObject) -> dict[str, float | str]:
     return fields
 
 
+def dotted_keys(value: JsonObject) -> frozenset[str]:
+    """Return the keys of an object that have a value other than null: `eval`, and for what is nested `eval.accuracy`.
+
+    What is in a list has no key, and longer ones than MAX_KEY_CHARACTERS are left out.
+    """
+    keys: set[str] = set()
+    unread = [("", value)]
+    while unread:
+        prefix, inner = unread.pop()
+        for name, item in inner.items():
+            if item is not None and len(prefix) + len(name) <= MAX_KEY_CHARACTERS:
+                keys.add(prefix + name)
+                if isinstance(item, dict):
+                    unread.append((f"{prefix}{name}.", item))
+    return frozenset(keys)
+
+
 def check_description(text: str, max_bytes: int) -> str:
     """Return a card, without NUL, as CommonMark replaces it: databases do not keep it. Raises TextTooLong."""
     size_bytes = len(text.encode())
@@ -109,7 +128,7 @@ def _collect(value: JsonObject, prefix: str, fields: dict[str, float | str]) -> 
 
 
 def _keep(fields: dict[str, float | str], key: str, value: float | str) -> None:
-    if len(key) <= _MAX_FIELD_CHARACTERS and "\0" not in key:
+    if len(key) <= MAX_KEY_CHARACTERS and "\0" not in key:
         fields[key] = value
 
 

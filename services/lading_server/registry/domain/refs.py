@@ -73,6 +73,7 @@ class Refs:
             TypeMismatch: A portfolio has another type than the source.
             WrongKind: What is to be unlinked is no link.
             VersionInUse: Aliases other than `latest` point at what is to be unlinked.
+            AliasProtected, AliasRequires: See `hold_against`.
         """
         check_count(self.settings, sum(_weight(one) for one in changes), "max_ref_changes")
         for one in changes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from lading_format.references import VersionReference
 from lading_server.common.callers import Caller
 from lading_server.common.registry_errors import VersionInUse, WrongKind
 from lading_server.common.settings import Settings
+from lading_server.registry.domain.alias_rules import check_still_there
 from lading_server.registry.domain.aliases import give_latest, take_aliases
 from lading_server.registry.domain.documents import check_description, parse_metadata
 from lading_server.registry.domain.fingerprints import fingerprint
@@ -64,6 +66,7 @@ class Versions:
             InvalidName, InvalidMetadata, TextTooLong, TooManyItems, RequestIdReused: The request cannot be taken.
             CollectionNotFound, VersionNotFound: What the reference names is not there.
             WrongKind: It is a link, which has the card and the metadata of its source.
+            AliasRequires: An alias requires what would go: see `check_still_there`.
         """
         if description is not None:
             description = check_description(description, self.settings.max_description_bytes)
@@ -92,6 +95,9 @@ class Versions:
                 )
             tags = changed_tags(self.settings, row.tags, add_tags, remove_tags)
             await update_version(change, row, description=description, metadata=parsed, tags=tags)
+            is_other = parsed is not None and parsed.text != row.metadata
+            before = json.loads(row.metadata) if is_other else None
+            await check_still_there(change, row.id, set(row.tags) - set(tags), before)
             after = await self.store.versions.by_id(change.connection, row.id)
             await change.remember(request_id, asked, to_memory(Outcome(after)))
             return after
@@ -106,6 +112,7 @@ class Versions:
             CollectionNotFound, VersionNotFound: What the reference names is not there.
             VersionInUse: Aliases other than `latest`, or links, point at it, and it is not forced.
             WrongKind: It is a link.
+            AliasProtected: A protected alias points at it, or at a link to it, and the caller is no admin.
         """
         request_id = request_id and check_request_id(request_id)
         asked = fingerprint("DeleteVersion", reference=str(reference), force=force)

@@ -1,13 +1,18 @@
-"""RegistryService over the domain: each method names its rule and converts. No rules here.
+"""RegistryService and AccessService over the domain: each method names its rule and converts. No rules here.
 
 Modules:
     servicer   the service, put together from the servicers of its subjects
     versions   collections, versions, aliases and links
     runs       runs, metrics and lineage
     lists      listing, searching and events
+    access     AccessService, put together in the same way
+    members    members and their keys
+    alias_rules  rules of aliases
+    tenants    entities themselves
+    limits     what entities may use
     keys       KeyService, which ingest asks
     callers    who calls
     convert    the borders between the protocol's messages and plain values
-    convert_versions, convert_runs, convert_lists
+    convert_versions, convert_runs, convert_lists, convert_access
                those of each subject
 """

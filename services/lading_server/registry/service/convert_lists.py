@@ -52,4 +52,7 @@ def event_to_proto(row: EventRow) -> events_pb2.Event:
         run_id=row.run,
         before_json=row.before,
         after_json=row.after,
+        sequence=row.sequence,
+        origin=row.origin,
+        chain_hash=row.chain_hash,
     )

@@ -8,6 +8,7 @@ import grpc
 
 from lading_proto.registry.v1 import keys_pb2, keys_pb2_grpc
 from lading_server.registry.domain.keys import Keys
+from lading_server.registry.service.convert_access import limits_to_proto
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -22,7 +23,13 @@ class KeyServicer(keys_pb2_grpc.KeyServiceServicer):
         grant = await self._keys.check(request.key_id, request.secret_hash)
         if grant is None:
             return keys_pb2.CheckKeyResponse()
-        principal, entity, expires_at_ms = grant
         return keys_pb2.CheckKeyResponse(
-            grant=keys_pb2.KeyGrant(principal=principal, entity=entity, expires_at_ms=expires_at_ms or 0)
+            grant=keys_pb2.KeyGrant(
+                principal=grant.principal,
+                entity=grant.entity,
+                role=grant.role.value,
+                expires_at_ms=grant.expires_at_ms or 0,
+                entity_limits=limits_to_proto(grant.limits.entity),
+                key_limits=limits_to_proto(grant.limits.key),
+            )
         )

@@ -20,6 +20,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 # Those that callers of this service have to stay within.
 _LIMITS = frozenset(
     {
+        "calls_per_second_per_entity",
+        "calls_per_second_per_key",
+        "default_quota_bytes",
         "max_description_bytes",
         "max_lineage_nodes",
         "max_message_bytes",
@@ -28,6 +31,8 @@ _LIMITS = frozenset(
         "max_page_size",
         "max_ref_changes",
         "max_streams",
+        "max_streams_per_entity",
+        "max_streams_per_key",
         "max_tags",
         "run_timeout_seconds",
     }
@@ -57,6 +62,7 @@ class RegistryServicer(VersionsServicer, RunsServicer, ListsServicer):
 
     async def WhoAmI(self, request: registry_pb2.WhoAmIRequest, context: Context) -> registry_pb2.WhoAmIResponse:
         principal = current_principal()
-        # Without keys there is no other wish to go by.
-        entity = principal.entity or self._registry.settings.default_entity
-        return registry_pb2.WhoAmIResponse(principal=principal.name, entity=entity)
+        # Without keys there is no other wish to go by; the operator's key is for none.
+        entity = self._registry.settings.default_entity if principal.role is None else principal.entity
+        role = "" if principal.role is None else principal.role.value
+        return registry_pb2.WhoAmIResponse(principal=principal.name, entity=entity, role=role, key_id=principal.key_id)

@@ -11,12 +11,15 @@ Modules:
     rows             what goes in and what comes out
     change           a transaction that makes events and remembers its request
     entities         tenants and projects
-    keys             whose each API key is, and the first one
+    entity_limits    what a tenant and its keys may use
+    keys             whose each API key is
+    members          who has a role in an entity
     collections      how a collection is read
     collection_changes  what changes collections
     versions         how a version is read, whatever asks for it
     version_changes  what changes versions
     aliases          where aliases point, and their moves
+    alias_rules      rules of aliases, and what is held against them
     runs             runs, and what they used and logged
     metrics          what runs measured
     lineage          edges between runs and versions, of many at once

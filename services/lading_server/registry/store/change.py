@@ -9,14 +9,26 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lading_format.audit import CHAIN_START, ChainedEvent, chain_hash
 from lading_server.common.callers import Caller
 from lading_server.common.database import Database
 from lading_server.common.registry_errors import RequestIdReused
 from lading_server.registry.store.rows import JsonObject
-from lading_server.registry.store.schema import collections, events, requests, revisions
+from lading_server.registry.store.schema import collections, entities, events, requests, revisions
 
 # Made once: to make a statement costs more than to run it.
-_COUNTER = sa.select(revisions.c.revision).where(revisions.c.id == 1).with_for_update()
+# Both rows are locked: PostgreSQL gives what they are after the wait, and not what they were before it.
+_HEADS = (
+    sa.select(revisions.c.revision, entities.c.event_count, entities.c.chain_hash, entities.c.alias_rule_count)
+    .join_from(revisions, entities, sa.true())
+    .where(revisions.c.id == 1, entities.c.id == sa.bindparam("entity"))
+    .with_for_update()
+)
+_MOVE_HEAD = (
+    sa.update(entities)
+    .where(entities.c.id == sa.bindparam("entity"))
+    .values(event_count=sa.bindparam("count"), chain_hash=sa.bindparam("hash"))
+)
 _COUNT = sa.update(revisions).where(revisions.c.id == 1).values(revision=sa.bindparam("last"))
 _TOUCH = (
     sa.update(collections)
@@ -33,9 +45,9 @@ _ADD_EVENTS = sa.insert(events)
 class Change:
     """One transaction of one caller. Made by RegistryStore.change.
 
-    Guarantee: events get consecutive revisions, in the order in which changes are committed. The row of the counter is
-    locked before anything else is read, so a change sees everything that the changes before it did, and no two
-    changes can wait for each other.
+    Guarantee: events get consecutive revisions, in the order in which changes are committed, and each is chained to
+    the one before it of its entity. The row of the counter is locked before anything else is read, so a change sees
+    everything that the changes before it did, and no two changes can wait for each other.
     """
 
     def __init__(
@@ -47,13 +59,24 @@ class Change:
         self.entity_id = entity_id
         self.now_ms = now_ms
         self._revision = 0
+        self._sequence = 0
+        self._chain_hash = CHAIN_START
+        self._alias_rule_count = 0
         self._events: list[dict[str, Any]] = []
         self._touched: set[int] = set()
         self._stamped: set[int] = set()
 
     async def begin(self) -> None:
         """Wait for the turn of this change."""
-        self._revision = (await self.connection.execute(_COUNTER)).scalar_one()
+        row = (await self.connection.execute(_HEADS, {"entity": self.entity_id})).one()
+        self._revision, self._sequence = row.revision, row.event_count
+        self._chain_hash = row.chain_hash or CHAIN_START
+        self._alias_rule_count = row.alias_rule_count
+
+    @property
+    def has_alias_rules(self) -> bool:
+        """Whether the entity had rules for aliases when the change began."""
+        return self._alias_rule_count > 0
 
     def add_event(
         self,
@@ -68,19 +91,28 @@ class Change:
     ) -> None:
         """Keep what changed; `kind` is one of those that Event.kind lists in events.proto."""
         self._revision += 1
+        self._sequence += 1
+        event = ChainedEvent(
+            sequence=self._sequence,
+            revision=self._revision,
+            time_ms=self.now_ms,
+            actor=self.caller.principal,
+            kind=kind,
+            project=project,
+            collection=collection,
+            version_uid=version_uid.hex() if version_uid else "",
+            run=run,
+            before=_json(before),
+            after=_json(after),
+            origin=self.caller.origin,
+        )
+        self._chain_hash = chain_hash(self._chain_hash, event)
         self._events.append(
             {
-                "revision": self._revision,
-                "entity_id": self.entity_id,
-                "time_ms": self.now_ms,
-                "actor": self.caller.principal,
-                "kind": kind,
-                "project": project,
-                "collection": collection,
+                **event._asdict(),
                 "version_uid": version_uid,
-                "run": run,
-                "before": _json(before),
-                "after": _json(after),
+                "entity_id": self.entity_id,
+                "chain_hash": self._chain_hash,
             }
         )
 
@@ -101,6 +133,8 @@ class Change:
         if self._events:
             await self.connection.execute(_ADD_EVENTS, self._events)
             await self.connection.execute(_COUNT, {"last": self._revision})
+            head = {"entity": self.entity_id, "count": self._sequence, "hash": self._chain_hash}
+            await self.connection.execute(_MOVE_HEAD, head)
 
     async def recall(self, request_id: str, fingerprint: bytes) -> dict[str, Any] | None:
         """Return what the request came to when it came before; None when it did not, or has no id.

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database
 from lading_server.registry.store.change import Change
+from lading_server.registry.store.entity_limits import LIMIT_COLUMNS, StoredLimits
 from lading_server.registry.store.schema import entities, projects
+
+
+class EntityRow(NamedTuple):
+    """What is known of a tenant as a whole."""
+
+    name: str
+    created_at_ms: int
+    limits: StoredLimits
+
+
+_ENTITIES: sa.Select[Any] = sa.select(entities.c.name, entities.c.created_at_ms, *LIMIT_COLUMNS)
 
 
 class Entities:
@@ -43,6 +58,22 @@ class Entities:
         if number is None:
             raise AssertionError(f"entity {name!r} was written and is not there")
         return number
+
+
+async def list_entities(connection: AsyncConnection, after: str | None, limit: int) -> list[EntityRow]:
+    """Return up to `limit` entities, sorted by name, after a name."""
+    query = _ENTITIES if after is None else _ENTITIES.where(entities.c.name > after)
+    return [_row(row) for row in await connection.execute(query.order_by(entities.c.name).limit(limit))]
+
+
+async def get_entity(connection: AsyncConnection, entity_id: int) -> EntityRow:
+    """Return the entity of a number that was found."""
+    return _row((await connection.execute(_ENTITIES.where(entities.c.id == entity_id))).one())
+
+
+def _row(row: sa.Row[Any]) -> EntityRow:
+    name, created_at_ms, *limits = tuple(row)
+    return EntityRow(name, created_at_ms, StoredLimits(*limits))
 
 
 async def ensure_project(change: Change, name: str) -> int:

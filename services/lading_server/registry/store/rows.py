@@ -132,6 +132,31 @@ class Metadata(NamedTuple):
     fields: Mapping[str, float | str] = MappingProxyType({})
 
 
+class AliasRule(NamedTuple):
+    """Who may set, move and remove an alias, and to what it may point.
+
+    Attributes:
+        collection: Empty for all of the project.
+        is_protected: Only admins may.
+        required_tags: Tags that a version must have. Sorted.
+        required_metadata: Keys of its metadata, with dots for what is nested, that it must have. Sorted.
+    """
+
+    project: str
+    collection: str
+    alias: str
+    is_protected: bool = False
+    required_tags: tuple[str, ...] = ()
+    required_metadata: tuple[str, ...] = ()
+
+
+class Qualities(NamedTuple):
+    """What rules may require of a version. Of a link its own tags and its source's, and its source's metadata."""
+
+    tags: frozenset[str]
+    metadata: JsonObject
+
+
 class NewVersion(NamedTuple):
     """A version that is about to get its number.
 
@@ -186,6 +211,9 @@ class EventRow(NamedTuple):
     run: str
     before: str
     after: str
+    origin: str
+    sequence: int
+    chain_hash: bytes
 
 
 class EventFilter(NamedTuple):

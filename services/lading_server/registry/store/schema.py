@@ -6,9 +6,12 @@ are integer milliseconds since 1970. JSON is text: it is given back as it came; 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import sqlalchemy as sa
+
+from lading_server.common.roles import ENTITY_ROLES
 
 
 class CollectionKind(StrEnum):
@@ -35,6 +38,13 @@ class RunState(StrEnum):
     CRASHED = "crashed"
 
 
+class MemberKind(StrEnum):
+    """What a member is."""
+
+    USER = "user"
+    SERVICE = "service"
+
+
 DIGEST_BYTES = 32
 UID_BYTES = 16
 
@@ -52,7 +62,7 @@ metadata = sa.MetaData(
 _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def _one_of(column: str, states: type[StrEnum]) -> sa.CheckConstraint:
+def _one_of(column: str, states: Iterable[StrEnum]) -> sa.CheckConstraint:
     return sa.CheckConstraint(sa.column(column).in_([state.value for state in states]), name=column)
 
 
@@ -92,19 +102,59 @@ entities = sa.Table(
     "entities",
     metadata,
     _id(),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("name", _SortedText, nullable=False, unique=True),
     _milliseconds("created_at_ms"),
+    # The last event of its chain.
+    sa.Column("event_count", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("chain_hash", sa.LargeBinary(DIGEST_BYTES), nullable=True),
+    # So that who moves an alias need not look for rules where there are none.
+    sa.Column("alias_rule_count", sa.BigInteger, nullable=False, server_default="0"),
+    # What the entity, and what each of its keys, may use; 0 is no limit, and nothing is what the settings say.
+    *(
+        sa.Column(name, sa.BigInteger, nullable=True)
+        for name in ("stored_bytes_limit", "streams_limit", "calls_limit", "key_streams_limit", "key_calls_limit")
+    ),
+)
+
+members = sa.Table(
+    "members",
+    metadata,
+    _of("entities", primary_key=True),
+    sa.Column("name", _SortedText, primary_key=True),
+    _text("kind"),
+    _text("role"),
+    _milliseconds("created_at_ms"),
+    _one_of("kind", MemberKind),
+    _one_of("role", ENTITY_ROLES),
+    sqlite_with_rowid=False,
+)
+
+# Who may set an alias, and to what. An empty collection is every collection of the project.
+alias_rules = sa.Table(
+    "alias_rules",
+    metadata,
+    _of("entities", primary_key=True),
+    sa.Column("project", _SortedText, primary_key=True),
+    sa.Column("collection", _SortedText, primary_key=True),
+    sa.Column("alias", _SortedText, primary_key=True),
+    sa.Column("is_protected", sa.Boolean(create_constraint=False), nullable=False),
+    # JSON lists.
+    _text("required_tags"),
+    _text("required_metadata"),
+    sqlite_with_rowid=False,
 )
 
 # The secret's hash and never the secret.
 api_keys = sa.Table(
     "api_keys",
     metadata,
-    sa.Column("key_id", sa.Text, primary_key=True),
+    sa.Column("key_id", _SortedText, primary_key=True),
     sa.Column("secret_hash", sa.LargeBinary(DIGEST_BYTES), nullable=False),
-    _of("entities", index=True),
+    # None for the operator's.
+    _of("entities", index=True, nullable=True),
     _text("principal"),
     _text("role"),
+    _text("note"),
     _milliseconds("created_at_ms"),
     _milliseconds("expires_at_ms", nullable=True),
     _milliseconds("revoked_at_ms", nullable=True),
@@ -323,6 +373,10 @@ events = sa.Table(
     # JSON, or empty.
     _text("before"),
     _text("after"),
+    _text("origin"),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.Column("chain_hash", sa.LargeBinary(DIGEST_BYTES), nullable=False),
+    sa.UniqueConstraint("entity_id", "sequence"),
     sa.Index(None, "entity_id", "revision"),
     sa.Index(None, "entity_id", "project", "revision"),
     sa.Index(None, "entity_id", "project", "collection", "revision"),

@@ -16,6 +16,7 @@ from lading_server.registry.store.entities import Entities
 from lading_server.registry.store.keys import KeyStore
 from lading_server.registry.store.lineage import LineageQueries
 from lading_server.registry.store.lists import ListQueries
+from lading_server.registry.store.members import MemberStore
 from lading_server.registry.store.metrics import MetricQueries
 from lading_server.registry.store.pending import PendingRows
 from lading_server.registry.store.runs import RunQueries
@@ -36,6 +37,7 @@ class RegistryStore:
     entities: Entities
     collections: CollectionQueries
     keys: KeyStore
+    members: MemberStore
     versions: VersionQueries
     pending: PendingRows
     search: VersionSearch
@@ -66,7 +68,8 @@ class RegistryStore:
         return cls(
             database=database,
             entities=entities,
-            keys=KeyStore(database, entities),
+            keys=KeyStore(database),
+            members=MemberStore(),
             collections=CollectionQueries(),
             versions=VersionQueries(),
             pending=PendingRows(database, lambda: int(clock() * 1000)),

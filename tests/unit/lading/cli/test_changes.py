@@ -31,6 +31,16 @@ from tests.unit.lading.cli import values
         ("collection.created", {"after": {"type": "model", "tags": []}}, "type model"),
         ("project.created", {"after": {"name": "vision"}}, "name vision"),
         ("run.ended", {"before": {"state": "running"}, "after": {"state": "failed"}}, "state: running -> failed"),
+        (
+            "alias_rule.set",
+            {"after": {"alias": "prod", "protected": True, "required_tags": ["ok"], "required_metadata": ["a.b"]}},
+            "prod: none -> admins only, tag ok, metadata a.b",
+        ),
+        (
+            "alias_rule.deleted",
+            {"before": {"alias": "prod", "protected": False, "required_tags": [], "required_metadata": []}},
+            "prod: anything -> none",
+        ),
         ("version.used", {"run_id": "r7", "version_uid": "00"}, "run r7"),
     ],
 )

@@ -70,5 +70,8 @@ def event(kind: str, **fields: Any) -> lading.Event:
         "run_id": "",
         "before": None,
         "after": None,
+        "sequence": 1,
+        "origin": "10.0.0.7",
+        "chain_hash": "0" * 64,
     }
     return lading.Event(**{**values, **fields})

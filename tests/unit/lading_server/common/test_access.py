@@ -19,12 +19,13 @@ from lading_server.common.access import (
 )
 from lading_server.common.callers import ANYBODY, SERVICE, Principal
 from lading_server.common.keys import ApiKey, new_key, parse_key
-from lading_server.common.registry_errors import EntityDenied, KeyInvalid, KeyMissing
+from lading_server.common.registry_errors import EntityDenied, KeyInvalid, KeyMissing, RoleDenied
+from lading_server.common.roles import Role
 
 METHOD = "/lading.ingest.v1.IngestService/OpenSession"
 PINS = "/lading.ingest.v1.PinService/AcquirePin"
 KEY = new_key()
-GRANT = KeyGrant("ada", "acme", None)
+GRANT = KeyGrant("ada", "acme", Role.MEMBER, None)
 
 
 class FakeKeys:
@@ -82,7 +83,7 @@ def test_what_is_no_key_is_refused_without_repeating_it(text: str) -> None:
 
 async def test_a_good_key_gives_its_principal_and_entity() -> None:
     principal = await Access(FakeKeys(KEY)).admit(METHOD, bearer(KEY.text))
-    assert principal == Principal("ada", "acme", KEY.key_id)
+    assert principal == Principal("ada", "acme", KEY.key_id, Role.MEMBER)
 
 
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER"])
@@ -131,12 +132,36 @@ async def test_the_service_key_opens_what_services_ask_and_nothing_else() -> Non
             await access.admit(PINS, bearer(text))
 
 
+# --- roles ---
+
+
+async def test_a_role_that_is_too_small_is_refused_and_told_which_one_is_needed() -> None:
+    access = Access(FakeKeys(KEY, grant=KeyGrant("ada", "acme", Role.VIEWER, None)))
+    with pytest.raises(RoleDenied) as denied:
+        await access.admit(METHOD, bearer(KEY.text))
+    assert denied.value.metadata == {"required": "member", "role": "viewer"}
+
+
+async def test_an_rpc_without_an_entry_is_refused_whoever_calls() -> None:
+    method = "/lading.ingest.v1.IngestService/Invented"
+    for access in (Access(FakeKeys(KEY, grant=KeyGrant("ada", "acme", Role.ADMIN, None))), Access(None)):
+        with pytest.raises(RoleDenied):
+            await access.admit(method, bearer(KEY.text))
+
+
+def test_the_operator_may_name_no_entity() -> None:
+    operator = Principal("operator", "", "k", Role.OPERATOR)
+    check_entity_of(chunks_pb2.OpenSessionRequest(), operator)
+    with pytest.raises(EntityDenied):
+        check_entity_of(chunks_pb2.OpenSessionRequest(entity="acme"), operator)
+
+
 # --- entities ---
 
 
 @pytest.mark.parametrize("entity", ["rival", "acme2", "ACME", " acme"])
 def test_a_message_cannot_name_another_entity(entity: str) -> None:
-    principal = Principal("ada", "acme", "k")
+    principal = Principal("ada", "acme", "k", Role.MEMBER)
     for message in (
         chunks_pb2.OpenSessionRequest(entity=entity),
         chunks_pb2.PutChunksRequest(start=chunks_pb2.PutChunksStart(entity=entity)),
@@ -147,7 +172,7 @@ def test_a_message_cannot_name_another_entity(entity: str) -> None:
 
 
 def test_a_message_may_name_the_keys_entity_or_none() -> None:
-    principal = Principal("ada", "acme", "k")
+    principal = Principal("ada", "acme", "k", Role.MEMBER)
     check_entity_of(chunks_pb2.OpenSessionRequest(entity="acme"), principal)
     check_entity_of(chunks_pb2.OpenSessionRequest(), principal)
     check_entity_of(chunks_pb2.PutChunksRequest(batch=chunks_pb2.ChunkBatch()), principal)
@@ -189,7 +214,7 @@ async def test_a_bad_key_is_asked_for_again() -> None:
 
 async def test_a_key_is_not_believed_beyond_its_own_end() -> None:
     clock = Clock()
-    keys = FakeKeys(KEY, grant=KeyGrant("ada", "acme", int((clock.seconds + 5) * 1000)))
+    keys = FakeKeys(KEY, grant=KeyGrant("ada", "acme", Role.MEMBER, int((clock.seconds + 5) * 1000)))
     remembered = RememberedKeys(keys, 60, clock)
     await remembered.check(KEY.key_id, KEY.secret_hash)
     clock.seconds += 5
@@ -203,6 +228,29 @@ async def test_the_memory_is_bounded() -> None:
     for key_id, secret_hash in keys.hashes.items():
         await remembered.check(key_id, secret_hash)
     assert len(remembered._remembered) == 4096
+
+
+async def test_a_forgotten_key_is_asked_for_again() -> None:
+    keys = FakeKeys(KEY)
+    remembered = RememberedKeys(keys, 60, Clock())
+    await remembered.check(KEY.key_id, KEY.secret_hash)
+    keys.hashes.clear()
+    remembered.forget([KEY.key_id])
+    assert await remembered.check(KEY.key_id, KEY.secret_hash) is None
+
+
+async def test_an_answer_from_before_a_key_was_forgotten_is_not_remembered() -> None:
+    class Slow(FakeKeys):
+        async def check(self, key_id: str, secret_hash: bytes) -> KeyGrant | None:
+            grant = await super().check(key_id, secret_hash)
+            # Revoked after it was read, and before the answer is here.
+            self.hashes.clear()
+            remembered.forget([key_id])
+            return grant
+
+    remembered = RememberedKeys(Slow(KEY), 60, Clock())
+    await remembered.check(KEY.key_id, KEY.secret_hash)
+    assert await remembered.check(KEY.key_id, KEY.secret_hash) is None
 
 
 # --- the service key's file ---

@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from lading_server.common.settings import Settings, SettingsError, limits, load_settings, split_address
+from lading_server.common.settings import Settings, SettingsError, exposed, limits, load_settings, split_address
 
 NAMES = [field.name for field in fields(Settings)]
 
@@ -73,6 +73,52 @@ def test_an_address_that_others_can_reach_needs_insecure(listen: str) -> None:
         load_settings(["--listen", listen], {})
     assert load_settings(["--listen", listen, "--insecure"], {}).listen == listen
     assert load_settings(["--listen", listen], {"LADING_INSECURE": "true"}).insecure
+
+
+TLS = ["--tls-cert", "c", "--tls-key", "k"]
+REQUIRED = ["--tls-client-auth", "required", "--tls-client-ca", "ca"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tls-cert", "c"], "--tls-cert and --tls-key go together"),
+        (["--tls-key", "k"], "--tls-cert and --tls-key go together"),
+        (["--peer-ca", "ca", "--peer-cert", "c"], "--peer-cert and --peer-key go together"),
+        (["--peer-cert", "c", "--peer-key", "k"], "--peer-cert needs --peer-ca"),
+        ([*TLS, "--tls-client-auth", "required"], "required goes with --tls-client-ca"),
+        ([*TLS, "--tls-client-ca", "ca"], "none goes without --tls-client-ca"),
+        (REQUIRED, "--tls-client-ca needs --tls-cert"),
+        ([*TLS, "--tls-client-auth", "optional", "--tls-client-ca", "ca"], "optional goes with --mutual-listen"),
+        ([*TLS, *REQUIRED, "--mutual-listen", "127.0.0.1:1"], "required goes without --mutual-listen"),
+    ],
+)
+def test_settings_of_certificates_go_together(arguments: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load_settings(arguments, {})
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:7420", "store.example:7420"])
+def test_an_address_that_others_can_reach_needs_no_more_than_tls(listen: str) -> None:
+    settings = load_settings(["--listen", listen, *TLS], {})
+    assert exposed(settings) == []
+    assert [flag for flag, _, _ in exposed(load_settings(["--listen", listen, "--insecure"], {}))] == ["--listen"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--services", "ingest", "--registry-target", "far.example:1"],
+        ["--services", "registry", "--ingest-target", "far.example:1"],
+        ["--services", "registry", "--ingest-target", "127.0.0.1:1", "--ingest-peer-target", "far.example:1"],
+    ],
+)
+def test_the_way_to_a_service_on_another_machine_needs_tls_or_insecure(arguments: list[str]) -> None:
+    arguments = [*arguments, "--service-key-file", "k"]
+    with pytest.raises(SettingsError, match=r"far\.example:1.*give --peer-ca.*--insecure"):
+        load_settings(arguments, {})
+    assert exposed(load_settings([*arguments, "--peer-ca", "ca"], {})) == []
+    assert len(exposed(load_settings([*arguments, "--insecure"], {}))) == 1
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:0", "127.9.9.9:7420", "[::1]:7420", "localhost:7420"])

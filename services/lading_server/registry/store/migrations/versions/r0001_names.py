@@ -18,9 +18,11 @@ def upgrade() -> None:
     """Create every table, and the counter of revisions."""
     _create_entities()
     _create_revisions()
+    _create_alias_rules()
     _create_api_keys()
     _create_commits()
     _create_events()
+    _create_members()
     _create_pin_releases()
     _create_projects()
     _create_requests()
@@ -41,8 +43,16 @@ def _create_entities() -> None:
     op.create_table(
         "entities",
         sa.Column("id", _ID, nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("name", _SORTED_TEXT, nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("event_count", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("chain_hash", sa.LargeBinary(length=32), nullable=True),
+        sa.Column("alias_rule_count", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("stored_bytes_limit", sa.BigInteger(), nullable=True),
+        sa.Column("streams_limit", sa.BigInteger(), nullable=True),
+        sa.Column("calls_limit", sa.BigInteger(), nullable=True),
+        sa.Column("key_streams_limit", sa.BigInteger(), nullable=True),
+        sa.Column("key_calls_limit", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("entities_pk")),
         sa.UniqueConstraint("name", name=op.f("entities_name_unique")),
     )
@@ -58,14 +68,31 @@ def _create_revisions() -> None:
     )
 
 
+def _create_alias_rules() -> None:
+    op.create_table(
+        "alias_rules",
+        sa.Column("entity_id", _ID, nullable=False),
+        sa.Column("project", _SORTED_TEXT, nullable=False),
+        sa.Column("collection", _SORTED_TEXT, nullable=False),
+        sa.Column("alias", _SORTED_TEXT, nullable=False),
+        sa.Column("is_protected", sa.Boolean(), nullable=False),
+        sa.Column("required_tags", sa.Text(), nullable=False),
+        sa.Column("required_metadata", sa.Text(), nullable=False),
+        sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("alias_rules_entity_id")),
+        sa.PrimaryKeyConstraint("entity_id", "project", "collection", "alias", name=op.f("alias_rules_pk")),
+        sqlite_with_rowid=False,
+    )
+
+
 def _create_api_keys() -> None:
     op.create_table(
         "api_keys",
-        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("key_id", _SORTED_TEXT, nullable=False),
         sa.Column("secret_hash", sa.LargeBinary(length=32), nullable=False),
-        sa.Column("entity_id", _ID, nullable=False),
+        sa.Column("entity_id", _ID, nullable=True),
         sa.Column("principal", sa.Text(), nullable=False),
         sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("revoked_at_ms", sa.BigInteger(), nullable=True),
@@ -103,8 +130,12 @@ def _create_events() -> None:
         sa.Column("run", sa.Text(), nullable=False),
         sa.Column("before", sa.Text(), nullable=False),
         sa.Column("after", sa.Text(), nullable=False),
+        sa.Column("origin", sa.Text(), nullable=False),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("chain_hash", sa.LargeBinary(length=32), nullable=False),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("events_entity_id")),
         sa.PrimaryKeyConstraint("revision", name=op.f("events_pk")),
+        sa.UniqueConstraint("entity_id", "sequence", name=op.f("events_entity_id_sequence_unique")),
     )
     op.create_index(
         op.f("events_entity_id_project_collection_revision"),
@@ -118,6 +149,22 @@ def _create_events() -> None:
     op.create_index(op.f("events_entity_id_revision"), "events", ["entity_id", "revision"], unique=False)
     op.create_index(
         op.f("events_entity_id_version_uid_revision"), "events", ["entity_id", "version_uid", "revision"], unique=False
+    )
+
+
+def _create_members() -> None:
+    op.create_table(
+        "members",
+        sa.Column("entity_id", _ID, nullable=False),
+        sa.Column("name", _SORTED_TEXT, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("role", sa.Text(), nullable=False),
+        sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("kind IN ('user', 'service')", name=op.f("members_kind")),
+        sa.CheckConstraint("role IN ('viewer', 'member', 'admin')", name=op.f("members_role")),
+        sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("members_entity_id")),
+        sa.PrimaryKeyConstraint("entity_id", "name", name=op.f("members_pk")),
+        sqlite_with_rowid=False,
     )
 
 
@@ -276,10 +323,10 @@ def _create_versions() -> None:
     op.create_index(
         op.f("versions_entity_id_created_at_ms_id"), "versions", ["entity_id", "created_at_ms", "id"], unique=False
     )
+    op.create_index(op.f("versions_entity_id_created_by"), "versions", ["entity_id", "created_by"], unique=False)
     op.create_index(
         op.f("versions_entity_id_size_bytes_id"), "versions", ["entity_id", "size_bytes", "id"], unique=False
     )
-    op.create_index(op.f("versions_entity_id_created_by"), "versions", ["entity_id", "created_by"], unique=False)
     op.create_index(op.f("versions_run_id"), "versions", ["run_id"], unique=False)
     op.create_index(op.f("versions_source_id"), "versions", ["source_id"], unique=False)
 
