@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import lading
+from lading_format.audit import CHAIN_START, ChainedEvent, chain_hash
 from lading_server.common.ids import uuid7
 from tests.support.server import ServerProcess, running_server
 
@@ -33,7 +34,7 @@ _VERSIONS_PER_RUN = 10
 _PER_SECOND = 20  # requests that are remembered for two days came at this rate, up to one for each version
 _REMEMBERED_SECONDS = 2 * 86_400
 # Changed with what is written here, so that an older database is made anew.
-_SHAPE = "1"
+_SHAPE = "2"
 
 Say = Callable[[str], None]
 
@@ -92,7 +93,8 @@ async def _first_version(server: ServerProcess, directory: Path) -> None:
 def _write(data: Path, versions: int, say: Say) -> None:
     rows = _Rows(versions)
     with closing(_unsafe(data / "registry.db")) as registry:
-        rows.entity_id = registry.execute("SELECT entity_id FROM api_keys").fetchone()[0]
+        head = "SELECT id, event_count, chain_hash FROM entities WHERE event_count > 0"
+        rows.entity_id, rows.sequence, rows.chain_hash = registry.execute(head).fetchone()
         indexes = _drop_indexes(registry)
         tables: Sequence[tuple[str, Callable[[], Iterable[Sequence[Any]]]]] = (
             ("projects", rows.projects),
@@ -110,6 +112,8 @@ def _write(data: Path, versions: int, say: Say) -> None:
             say(f"{versions:,} versions: {table}")
             _insert(registry, table, make())
         registry.execute("UPDATE revisions SET revision = (SELECT max(revision) FROM events)")
+        chained = (rows.sequence, rows.chain_hash, rows.entity_id)
+        registry.execute("UPDATE entities SET event_count = ?, chain_hash = ? WHERE id = ?", chained)
         say(f"{versions:,} versions: indexes")
         for index in indexes:
             registry.execute(index)
@@ -153,6 +157,9 @@ class _Rows:
 
     def __init__(self, versions: int) -> None:
         self.entity_id = 0
+        # The entity's last event.
+        self.sequence = 0
+        self.chain_hash = CHAIN_START
         self._places = places(versions)
         self._now_ms = int(time.time() * 1000)
         self._count = versions
@@ -229,15 +236,25 @@ class _Rows:
     def events(self) -> Iterator[Sequence[Any]]:
         revision = self._first
         for index, _, place, number in self._versions():
-            same = (self.entity_id, self._now_ms, "admin")
-            whose = (place.project, place.name, self._uids[index], "")
             committed = f'{{"number":{number},"file_count":3,"reference_count":0,"tags":["tag-{index % 100}"]}}'
-            yield revision, *same, "version.committed", *whose, "", committed
+            yield self._event(revision, "version.committed", place, self._uids[index], "", committed)
             for move in range(1, EVENTS_PER_VERSION):
                 alias = "latest" if move == 1 else "best"
                 before = f'{{"alias":"{alias}","number":{number - 1}}}' if number else ""
-                yield revision + move, *same, "alias.set", *whose, before, f'{{"alias":"{alias}","number":{number}}}'
+                after = f'{{"alias":"{alias}","number":{number}}}'
+                yield self._event(revision + move, "alias.set", place, self._uids[index], before, after)
             revision += EVENTS_PER_VERSION
+
+    def _event(self, revision: int, kind: str, place: Place, uid: bytes, before: str, after: str) -> Sequence[Any]:
+        self.sequence += 1
+        event = ChainedEvent(
+            *(self.sequence, revision, self._now_ms, "admin", kind, place.project, place.name, uid.hex(), ""),
+            *(before, after, "127.0.0.1"),
+        )
+        self.chain_hash = chain_hash(self.chain_hash, event)
+        whose = (place.project, place.name, uid, "")
+        chained = (event.origin, event.sequence, self.chain_hash)
+        return (revision, self.entity_id, self._now_ms, "admin", kind, *whose, before, after, *chained)
 
     def pins(self) -> Iterator[Sequence[Any]]:
         rng = random.Random(SEED)
