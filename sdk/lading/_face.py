@@ -42,7 +42,7 @@ from lading._model import (
     Usage,
 )
 from lading._progress import Progress, ProgressCallback
-from lading._registry.access_models import EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
+from lading._registry.access_models import AliasRule, EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
 from lading._registry.models import (
     AuditReport,
     ChangeAliases,
@@ -72,6 +72,7 @@ from lading._verify import VerifyResult
 from lading._version import Version
 
 __all__ = [
+    "AliasRule",
     "AlreadyExists",
     "Artifact",
     "AuditReport",

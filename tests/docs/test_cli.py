@@ -44,6 +44,7 @@ VALUES: dict[str, type] = {
     "key": lading.Key,
     "new key": lading.NewKey,
     "member": lading.Member,
+    "rule": lading.AliasRule,
     "entity": lading.EntityInfo,
     "audit report": lading.AuditReport,
 }

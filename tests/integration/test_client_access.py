@@ -1,8 +1,9 @@
-"""Members, keys and tenants through the SDK and the command line, with real servers that ask for keys."""
+"""Members, keys, alias rules and tenants through the SDK and the command line, with real servers that ask for keys."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +110,51 @@ async def test_the_operator_makes_tenants_and_sees_nothing_in_them(keyed_server:
         assert denied.value.reason == "ENTITY_DENIED"
 
 
+async def test_a_protected_alias_is_for_admins_and_for_versions_with_its_tag(
+    keyed_server: ServerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"a model")
+    async with client_of(keyed_server, keyed_server.api_key) as admin:
+        rule = await admin.set_alias_rule(
+            "production", project="guarded", protected=True, required_tags=["approved"], required_metadata=["a.b"]
+        )
+        assert rule == lading.AliasRule("guarded", "", "production", True, ("approved",), ("a.b",))
+        rule = await admin.set_alias_rule("production", project="guarded", protected=True, required_tags=["approved"])
+        narrow = await admin.set_alias_rule("best", project="guarded", collection="digits", required_metadata=["a.b"])
+        elsewhere = await admin.set_alias_rule("production", project="guarded-too", protected=True)
+        with pytest.raises(lading.InvalidArgument, match="required_tags is a sequence"):
+            await admin.set_alias_rule("production", project="guarded", required_tags="approved")
+        await admin.add_member("moe", "member")
+        made = await admin.create_key("moe")
+        async with client_of(keyed_server, made.secret_key) as moe:
+            assert [one async for one in moe.alias_rules("guarded")] == [rule, narrow]
+            assert [one async for one in moe.alias_rules()] == [rule, narrow, elsewhere]
+            put = (await moe.put(tmp_path / "file", "guarded/digits", type="model", tags=["approved"])).version
+            with pytest.raises(lading.PermissionDenied) as denied:
+                await moe.set_aliases(put, ["production"])
+            assert denied.value.reason == "ALIAS_PROTECTED"
+            for write in (
+                moe.set_alias_rule("production", project="guarded"),
+                moe.delete_alias_rule("production", project="guarded"),
+            ):
+                with pytest.raises(lading.PermissionDenied) as refused:
+                    await write
+                assert (refused.value.reason, refused.value.metadata["required"]) == ("ROLE_DENIED", "admin")
+            await admin.tag_version(put, remove=["approved"])
+            with pytest.raises(lading.FailedPrecondition) as lacking:
+                await admin.set_aliases(put, ["production"])
+            assert (lacking.value.reason, lacking.value.metadata["tags"]) == ("ALIAS_REQUIRES", "approved")
+            await admin.tag_version(put, ["approved"])
+            assert "production" in (await admin.set_aliases(put, ["production"])).aliases
+
+            await admin.delete_alias_rule("best", project="guarded", collection="digits")
+            for _ in range(2):
+                await admin.delete_alias_rule("production", project="guarded")
+            assert [one async for one in admin.alias_rules()] == [elsewhere]
+            assert "production" not in (await moe.set_aliases(put, remove=["production"])).aliases
+        await admin.delete_alias_rule("production", project="guarded-too")
+
+
 def test_the_same_without_an_event_loop(keyed_server: ServerProcess) -> None:
     with lading.sync.Client(keyed_server.target, api_key=keyed_server.api_key) as admin:
         admin.add_member("bot", kind="service")
@@ -116,6 +162,10 @@ def test_the_same_without_an_event_loop(keyed_server: ServerProcess) -> None:
         assert "bot" in [member.name for member in admin.members()]
         assert [key.role for key in admin.keys("bot")] == [lading.Role.VIEWER]
         assert admin.revoke_key(made.key_id).key_id == made.key_id
+        rule = admin.set_alias_rule("stable", project="plain", required_metadata=["eval.accuracy"])
+        assert list(admin.alias_rules("plain")) == [rule]
+        admin.delete_alias_rule("stable", project="plain")
+        assert list(admin.alias_rules("plain")) == []
 
 
 def test_a_use_is_written_when_the_server_ends(tmp_path: Path) -> None:
@@ -187,6 +237,37 @@ def test_documents_of_keys_and_members(cli: CommandLine) -> None:
     )
     assert cli.json("key", "revoke", made["key_id"])["revoked_at"] is not None
     assert "jay" in [one["name"] for one in cli.json_lines("member", "list")]
+
+
+def test_rules_from_the_shell(cli: CommandLine) -> None:
+    everywhere = ("production", "--project", "shells")
+    one_model = (*everywhere, "--collection", "Reader")
+    told = cli("rule", "set", *everywhere, "--protected", "--tag", "approved", "--tag", "tested")
+    assert told == "production in shells/*: admins only, tag approved, tag tested\n"
+    kept = cli.json("rule", "set", *one_model, "--metadata", "eval.accuracy")
+    assert kept == {
+        "project": "shells",
+        "collection": "Reader",
+        "alias": "production",
+        "protected": False,
+        "required_tags": [],
+        "required_metadata": ["eval.accuracy"],
+    }
+    assert cli.json_lines("rule", "list", "shells")[1] == kept
+    heading, first, second = cli("rule", "list", "shells").splitlines()
+    assert heading.split() == ["ALIAS", "PROJECT", "COLLECTION", "DEMANDS"]
+    assert re.split(" {2,}", first) == ["production", "shells", "*", "admins only, tag approved, tag tested"]
+    assert re.split(" {2,}", second) == ["production", "shells", "Reader", "metadata eval.accuracy"]
+    assert cli("rule", "delete", *everywhere) == "production in shells/*: no rule\n"
+    assert cli.json("rule", "delete", *one_model) == {
+        "project": "shells",
+        "collection": "Reader",
+        "alias": "production",
+    }
+    assert cli.json_lines("rule", "list", "shells") == []
+    assert cli.refused("rule", "set", "latest", "--project", "shells")[0] == 2
+    assert cli.refused("rule", "set", "production")[0] == 2
+    assert cli("rule").startswith("Usage: lading rule ")
 
 
 def test_mistakes_end_with_the_codes_that_are_written_down(cli: CommandLine) -> None:

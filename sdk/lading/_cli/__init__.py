@@ -10,18 +10,19 @@ Modules:
     exits      exit codes, and the one table from the SDK's errors to them
     account    login, whoami
     members    key, member, entity
+    rules      rule list, rule set, rule delete
     transfers  put, get, cat, verify
     lists      ls, search, runs
     versions   show, history, diff, lineage
     names      alias, tag, link, unlink, rm
     audit      audit verify
     programs   serve, demo: other programs that take this one's place
-    options    arguments and options that several commands have
+    options    arguments and options that several commands have, and groups of commands
     listing    how a command prints what there are several of
     session    the client that a command works with
     output     tables, documents and bytes on stdout; messages on stderr
     documents  from the SDK's values to documents. Pure
-    changes    what an event changed, in a few words. Pure
+    changes    what an event changed and what a rule demands, in a few words. Pure
     graph      lineage as a tree, as Mermaid and as DOT. Pure
     progress   how far a transfer is, as plain lines, or as bars where a person looks
     bars       the bars; loads rich

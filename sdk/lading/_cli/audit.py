@@ -10,19 +10,11 @@ import typer
 import lading
 from lading._cli.documents import document
 from lading._cli.exits import Exit
-from lading._cli.options import AsJson
+from lading._cli.options import AsJson, group
 from lading._cli.output import count_text, print_document, print_fields, print_message
 from lading._cli.session import connected
 
-
-def _show_help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-app = typer.Typer(
-    help="Hold the log of changes against its chain of hashes.", callback=_show_help, invoke_without_command=True
-)
+app = group("Hold the log of changes against its chain of hashes.")
 
 
 @app.command()

@@ -18,7 +18,7 @@ def change_text(event: lading.Event) -> str:
     """Return what an event changed: `best: v3 -> v5`, `tags: ["a"] -> ["a", "b"]`, `v5, 12 files, 3.4 MB`."""
     before, after = event.before or {}, event.after or {}
     if event.kind.startswith("alias_rule."):
-        return f"{(after or before).get('alias')}: {_rule(before)} -> {_rule(after)}"
+        return f"{(after or before).get('alias')}: {rule_text(before)} -> {rule_text(after)}"
     alias = after.get("alias", before.get("alias"))
     if alias is not None:
         return f"{alias}: {_version(before) or _NONE} -> {_version(after) or _NONE}"
@@ -31,7 +31,7 @@ def change_text(event: lading.Event) -> str:
     return ", ".join([text for text in (*texts, *by_run) if text])
 
 
-def _rule(about: Mapping[str, Any]) -> str:
+def rule_text(about: Mapping[str, Any]) -> str:
     """Return what a rule demands: `admins only, tag approved, metadata eval.accuracy`."""
     if not about:
         return _NONE

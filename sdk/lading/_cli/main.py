@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lading._cli import account, audit, lists, members, names, programs, transfers, versions
+from lading._cli import account, audit, lists, members, names, programs, rules, transfers, versions
 from lading._cli.exits import ADVICE, EXITS, Exit
 from lading._cli.output import OutputClosed, discard_output, flush_output, print_message
 from lading._errors import LadingError
@@ -101,6 +101,7 @@ for _command in (
 for _name, _group in (
     ("key", members.key),
     ("member", members.member),
+    ("rule", rules.app),
     ("entity", members.entity),
     ("audit", audit.app),
 ):

@@ -11,25 +11,15 @@ import typer
 import lading
 from lading._cli.documents import document
 from lading._cli.listing import print_all
-from lading._cli.options import AsJson, Limit
+from lading._cli.options import AsJson, Limit, group
 from lading._cli.output import print_document, print_line, print_message, time_text
 from lading._cli.session import connected
 
 Role = Annotated[str, typer.Option(metavar="viewer|member|admin", help="What the member may do.")]
 
-
-def _group(help_text: str) -> typer.Typer:
-    return typer.Typer(help=help_text, callback=_show_help, invoke_without_command=True)
-
-
-def _show_help(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
-key = _group("Make, list and revoke API keys.")
-member = _group("Say who has which role in the entity.")
-entity = _group("Make and list entities. For the operator of a server.")
+key = group("Make, list and revoke API keys.")
+member = group("Say who has which role in the entity.")
+entity = group("Make and list entities. For the operator of a server.")
 
 
 @key.command("create")

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have."""
+"""Arguments and options that several commands have, and commands that have commands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ Limit = Annotated[
     int, typer.Option("--limit", "-n", metavar="N", min=0, show_default=False, help="Print so many at most; 0 for all.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Do it although aliases or links point at it; they go with it.")]
+
+
+def group(help_text: str) -> typer.Typer:
+    """Return a command that has commands. By itself it shows its help."""
+    return typer.Typer(help=help_text, callback=_show_help, invoke_without_command=True)
+
+
+def _show_help(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def means_version(text: str) -> bool:

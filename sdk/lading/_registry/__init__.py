@@ -7,13 +7,13 @@ Glossary:
 
 Modules:
     models      the values; they know no protocol
-    access_models  those of members, keys and tenants
+    access_models  those of members, keys, alias rules and tenants
     names       references, with what they leave out filled in
     convert     between the protocol's messages and the values
     pages       listings, page by page
     connection  which server, whose entity, and calls to it
     reads       the calls that change nothing
     writes      the calls that do
-    access      the calls about members, keys and tenants
+    access      the calls about members, keys, alias rules and tenants
     convert_access  between their messages and the values
 """

@@ -1,12 +1,12 @@
-"""Who may do what: members and their keys, and tenants for the operator."""
+"""Who may do what: members and their keys, rules for aliases, and tenants for the operator."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 
-from lading._registry import convert_access, pages
-from lading._registry.access_models import EntityInfo, Key, Member, MemberKind, NewKey, Role
+from lading._registry import convert, convert_access, pages
+from lading._registry.access_models import AliasRule, EntityInfo, Key, Member, MemberKind, NewKey, Role
 from lading._registry.connection import Connection
 from lading._retry import RetryPolicy
 from lading_proto.registry.v1 import access_pb2
@@ -19,8 +19,8 @@ class RegistryAccess:
     """The part of `Client` that says who may do what.
 
     Everything but `create_entity` and `entities` is about the client's entity, and for its admins; a member may make,
-    list and revoke keys of its own. Every method raises PermissionDenied where the key's role does not allow it;
-    `metadata["required"]` says which one does.
+    list and revoke keys of its own, and whoever has a role may list rules. Every method raises PermissionDenied where
+    the key's role does not allow it; `metadata["required"]` says which one does.
 
     Attributes:
         connection: What calls go through. For the SDK's own parts.
@@ -144,6 +144,81 @@ class RegistryAccess:
         request = access_pb2.RevokeKeyRequest(entity=entity, key_id=key_id)
         response = await self.connection.call_access(lambda stub: stub.RevokeKey, request)
         return convert_access.key(response.key, entity)
+
+    async def alias_rules(self, project: str = "") -> AsyncGenerator[AliasRule, None]:
+        """Yield the entity's rules for aliases, sorted by project, collection and alias; at most 1,000.
+
+        Args:
+            project: Only those that count in this project; empty for all.
+
+        Raises:
+            InvalidArgument: The project breaks the rules of names.
+
+        Source: AccessService.ListAliasRules in protos/lading_proto/registry/v1/access.proto.
+        """
+        request = access_pb2.ListAliasRulesRequest(entity=await self.connection.entity(), project=project)
+        response = await self.connection.call_access(lambda stub: stub.ListAliasRules, request)
+        for rule in response.rules:
+            yield convert_access.alias_rule(rule)
+
+    async def set_alias_rule(
+        self,
+        alias: str,
+        *,
+        project: str,
+        collection: str = "",
+        protected: bool = False,
+        required_tags: Sequence[str] = (),
+        required_metadata: Sequence[str] = (),
+    ) -> AliasRule:
+        """Say who may set an alias, and to what; return the rule as it is kept.
+
+        Takes the place of a rule for the same project, collection and alias. It counts for every move that comes after
+        it, and says nothing of where the alias points already. While the alias points at a version, what the rule
+        requires cannot be taken from that.
+
+        Args:
+            alias: The alias: `production`. Not `latest`, which moves by itself.
+            project: The project that it counts in.
+            collection: The collection that it counts in; empty for all of the project.
+            protected: Only admins may set, move or remove it.
+            required_tags: Tags that a version has before the alias may point at it.
+            required_metadata: Metadata keys that it has, with dots for what is nested: `eval.accuracy`.
+
+        Raises:
+            InvalidArgument: A name, tag or key breaks its rules, or there are too many of them or of rules.
+
+        Source: AccessService.SetAliasRule in protos/lading_proto/registry/v1/access.proto.
+        """
+        rule = access_pb2.AliasRule(
+            project=project,
+            collection=collection,
+            alias=alias,
+            protected=protected,
+            required_tags=convert.name_sequence(required_tags, "required_tags"),
+            required_metadata=convert.name_sequence(required_metadata, "required_metadata"),
+        )
+        request = access_pb2.SetAliasRuleRequest(entity=await self.connection.entity(), rule=rule)
+        response = await self.connection.call_access(lambda stub: stub.SetAliasRule, request)
+        return convert_access.alias_rule(response.rule)
+
+    async def delete_alias_rule(self, alias: str, *, project: str, collection: str = "") -> None:
+        """Take a rule for an alias away. One that is not there is no error.
+
+        Args:
+            alias: The rule's alias.
+            project: The rule's project.
+            collection: The rule's collection; empty for the rule that counts in all of the project.
+
+        Raises:
+            InvalidArgument: A name breaks its rules.
+
+        Source: AccessService.DeleteAliasRule in protos/lading_proto/registry/v1/access.proto.
+        """
+        request = access_pb2.DeleteAliasRuleRequest(
+            entity=await self.connection.entity(), project=project, collection=collection, alias=alias
+        )
+        await self.connection.call_access(lambda stub: stub.DeleteAliasRule, request)
 
     async def entities(self) -> AsyncGenerator[EntityInfo, None]:
         """Yield the server's tenants, sorted by name. For the operator.

@@ -1,4 +1,4 @@
-"""What calls about members, keys and tenants take and return: plain values that know no protocol."""
+"""What calls about members, keys, alias rules and tenants take and return: plain values that know no protocol."""
 
 from __future__ import annotations
 
@@ -91,6 +91,29 @@ class NewKey:
     role: Role
     expires_at: datetime | None
     secret_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AliasRule:
+    """Who may set, move and remove an alias, and to what it may point.
+
+    Rules for an alias add up: one of a collection does not weaken one of its project.
+
+    Attributes:
+        project: The project that it counts in.
+        collection: The collection that it counts in; empty for all of the project.
+        alias: The alias: `production`.
+        protected: Only admins may set, move or remove it.
+        required_tags: Tags that a version has before the alias may point at it. Of a link its source's count too.
+        required_metadata: Metadata keys that it has, with dots for what is nested, and a value other than null.
+    """
+
+    project: str
+    collection: str
+    alias: str
+    protected: bool
+    required_tags: tuple[str, ...]
+    required_metadata: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,13 @@ def alias_changes(to_set: Sequence[str], to_remove: Sequence[str], expected: Bel
     return changes
 
 
+def name_sequence(names: Sequence[str], what: str) -> Sequence[str]:
+    """Return names as a message takes them. Raises InvalidArgument for a lone string, whose letters would be names."""
+    if isinstance(names, str):
+        raise InvalidArgument(f"{what} is a sequence: write {what}=[{names!r}].")
+    return names
+
+
 def to_json(value: Mapping[str, Any] | None) -> str:
     """Return metadata, a config or a summary as requests have it; empty for None.
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TypeVar
 
 from lading._errors import Incompatible, InvalidArgument
-from lading._registry.access_models import EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
+from lading._registry.access_models import AliasRule, EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
 from lading._registry.convert import known, moment
 from lading_proto.registry.v1 import access_pb2
 
@@ -79,6 +79,18 @@ def first_key(secret_key: str, entity: str, admin: str) -> NewKey:
     if len(parts) != 3:
         raise Incompatible("The server sent a key that is none. Use a server and an SDK of the same release.")
     return NewKey(entity, parts[1], admin, Role.ADMIN, None, secret_key)
+
+
+def alias_rule(message: access_pb2.AliasRule) -> AliasRule:
+    """Return a rule for an alias."""
+    return AliasRule(
+        project=message.project,
+        collection=message.collection,
+        alias=message.alias,
+        protected=message.protected,
+        required_tags=tuple(message.required_tags),
+        required_metadata=tuple(message.required_metadata),
+    )
 
 
 def entity_info(message: access_pb2.EntityInfo) -> EntityInfo:

@@ -204,8 +204,8 @@ class RegistryWrites(RegistryReads):
             reference=whole_name(name),
             description=description,
             metadata_json=None if metadata is None else convert.to_json(metadata),
-            add_tags=_names(add_tags, "add_tags"),
-            remove_tags=_names(remove_tags, "remove_tags"),
+            add_tags=convert.name_sequence(add_tags, "add_tags"),
+            remove_tags=convert.name_sequence(remove_tags, "remove_tags"),
             request_id=fresh_request_id(),
         )
         response = await self.connection.call(lambda stub: stub.UpdateVersion, request)
@@ -269,7 +269,7 @@ class RegistryWrites(RegistryReads):
             collection=found.name,
             type=type,
             description=description,
-            tags=_names(tags, "tags"),
+            tags=convert.name_sequence(tags, "tags"),
             request_id=fresh_request_id(),
         )
         response = await self.connection.call(lambda stub: stub.CreateCollection, request)
@@ -302,8 +302,8 @@ class RegistryWrites(RegistryReads):
             project=found.project,
             collection=found.name,
             description=description,
-            add_tags=_names(add_tags, "add_tags"),
-            remove_tags=_names(remove_tags, "remove_tags"),
+            add_tags=convert.name_sequence(add_tags, "add_tags"),
+            remove_tags=convert.name_sequence(remove_tags, "remove_tags"),
             request_id=fresh_request_id(),
         )
         response = await self.connection.call(lambda stub: stub.UpdateCollection, request)
@@ -335,7 +335,7 @@ class RegistryWrites(RegistryReads):
             type=type,
             description=description,
             metadata_json=convert.to_json(metadata),
-            tags=_names(tags, "tags"),
+            tags=convert.name_sequence(tags, "tags"),
             aliases=convert.alias_changes(aliases, remove_aliases, expected),
             run_id=run_id or "",
         )
@@ -365,9 +365,3 @@ class RegistryWrites(RegistryReads):
             added.link.aliases.extend(convert.alias_changes(change.aliases, (), change.expected))
             added.link.run_id = change.run_id
         return name.entity
-
-
-def _names(names: Sequence[str], what: str) -> Sequence[str]:
-    if isinstance(names, str):
-        raise InvalidArgument(f"{what} is a sequence: write {what}=[{names!r}].")
-    return names

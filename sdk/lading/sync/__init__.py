@@ -55,7 +55,7 @@ from lading._model import (
     Usage,
 )
 from lading._progress import Progress, ProgressCallback
-from lading._registry.access_models import EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
+from lading._registry.access_models import AliasRule, EntityInfo, Key, Limits, Member, MemberKind, NewKey, Role
 from lading._registry.models import (
     AuditReport,
     Collection,
@@ -80,6 +80,7 @@ from lading.sync._run import LoggedArtifact, Run, init
 from lading.sync._version import Version
 
 __all__ = [
+    "AliasRule",
     "AlreadyExists",
     "Artifact",
     "AuditReport",

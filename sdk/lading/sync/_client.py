@@ -9,7 +9,7 @@ from typing import Any
 import lading._client as native
 from lading._model import Reference, StrPath, Usage
 from lading._progress import ProgressCallback
-from lading._registry.access_models import EntityInfo, Key, Member, MemberKind, NewKey, Role
+from lading._registry.access_models import AliasRule, EntityInfo, Key, Member, MemberKind, NewKey, Role
 from lading._registry.models import (
     NO_BELIEFS,
     AuditReport,
@@ -308,6 +308,35 @@ class Client:
     def revoke_key(self, key_id: str) -> Key:
         """End a key; return it as it is then. See `lading.Client.revoke_key`."""
         return run(self.native.revoke_key(key_id))
+
+    def alias_rules(self, project: str = "") -> Items[AliasRule]:
+        """Iterate over the entity's rules for aliases. See `lading.Client.alias_rules`."""
+        return Items(self.native.alias_rules(project))
+
+    def set_alias_rule(
+        self,
+        alias: str,
+        *,
+        project: str,
+        collection: str = "",
+        protected: bool = False,
+        required_tags: Sequence[str] = (),
+        required_metadata: Sequence[str] = (),
+    ) -> AliasRule:
+        """Say who may set an alias, and to what. See `lading.Client.set_alias_rule`."""
+        setting = self.native.set_alias_rule(
+            alias,
+            project=project,
+            collection=collection,
+            protected=protected,
+            required_tags=required_tags,
+            required_metadata=required_metadata,
+        )
+        return run(setting)
+
+    def delete_alias_rule(self, alias: str, *, project: str, collection: str = "") -> None:
+        """Take a rule for an alias away. See `lading.Client.delete_alias_rule`."""
+        run(self.native.delete_alias_rule(alias, project=project, collection=collection))
 
     def entities(self) -> Items[EntityInfo]:
         """Iterate over the server's tenants. For the operator. See `lading.Client.entities`."""

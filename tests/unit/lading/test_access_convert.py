@@ -74,6 +74,21 @@ def test_every_field_of_a_member_and_an_entity_arrives() -> None:
     )
 
 
+def test_every_field_of_an_alias_rule_arrives() -> None:
+    rule = access_pb2.AliasRule(
+        project="vision",
+        collection="digits",
+        alias="production",
+        protected=True,
+        required_tags=["approved", "tested"],
+        required_metadata=["eval.accuracy"],
+    )
+    assert len(rule.ListFields()) == len(rule.DESCRIPTOR.fields)
+    assert convert_access.alias_rule(rule) == lading.AliasRule(
+        "vision", "digits", "production", True, ("approved", "tested"), ("eval.accuracy",)
+    )
+
+
 def test_a_secret_is_left_out_where_a_value_is_shown() -> None:
     secret = "lading_abcdefghijkl_" + "S" * 43
     made = convert_access.new_key(access_pb2.CreateKeyResponse(key=_key(), secret_key=secret), "acme")
