@@ -24,8 +24,8 @@ EPOCHS = 3
 SCRIPT = Path(__file__).parent / "pytorch_training.py"
 
 needs_torch = pytest.mark.skipif(
-    find_spec("torch") is None,
-    reason="PyTorch is not installed, and training with DataLoader workers is not tried; pip install torch==2.13.0",
+    find_spec("torch") is None or find_spec("numpy") is None,
+    reason="training with DataLoader workers is not tried: PyTorch is missing; pip install torch==2.13.0 numpy",
 )
 
 
