@@ -20,8 +20,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 import lading
 from lading_proto.ingest.v1 import chunks_pb2, files_pb2, usage_pb2
 from lading_proto.registry.v1 import access_pb2, registry_pb2, registry_pb2_grpc
-from tests.support.operator import Operator, bearer, operator_of
 from tests.support.server import ServerProcess, running_server
+from tests.support.server_operator import Operator, bearer, operator_of
 from tests.support.wire import Wire, chunk, digest_of, file_entry, iter_of, put_start, reason_of, recipe, text_digest
 
 # What frames a chunk: its header, and padding to a multiple of 8.

@@ -16,8 +16,8 @@ import pytest
 from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, trees_pb2, usage_pb2
 from lading_proto.registry.v1 import access_pb2
 from lading_server.common.keys import ApiKey, parse_key
-from tests.support.operator import operator_of
 from tests.support.server import ServerProcess, running_server
+from tests.support.server_operator import operator_of
 from tests.support.wire import Wire, chunk, digest_of, file_entry, put_start, reason_of, text_digest
 
 DATA = b"weights"

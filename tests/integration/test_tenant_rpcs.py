@@ -33,8 +33,8 @@ from lading_proto.registry.v1 import (
     runs_pb2,
     versions_pb2,
 )
-from tests.support.operator import bearer, operator_of
 from tests.support.server import ServerProcess, running_server
+from tests.support.server_operator import bearer, operator_of
 from tests.support.wire import Wire, digest_of, iter_of, reason_of, recipe, text_digest
 
 SECRET = b"the weights that acme trained for a month"
