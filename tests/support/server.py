@@ -82,10 +82,10 @@ def running_server(data: Path, *flags: str, auth: str = "none") -> Iterator[Serv
 
 
 def resident_bytes(pid: int) -> Sequence[int]:
-    """Resident memory of a process without mapped files, and its peak with them, from /proc."""
+    """Resident memory of a process now and at its peak, from /proc; both without the mapped files of now."""
     fields: dict[str, int] = {}
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         name, _, value = line.partition(":")
         if value.strip().endswith("kB"):
             fields[name] = int(value.split()[0]) * 1024
-    return fields["RssAnon"], fields["VmHWM"]
+    return fields["RssAnon"], fields["VmHWM"] - fields["RssFile"]
