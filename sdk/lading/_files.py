@@ -178,7 +178,7 @@ class Cursor:
         except IsADirectoryError as error:
             raise _obstacle(stat.S_IFDIR, self._shown(path), wanted="a file") from error
 
-    def write(self, data: bytes, path: str, *, executable: bool) -> None:
+    def write(self, data: bytes | memoryview, path: str, *, executable: bool) -> None:
         """Write a whole small file and give it its name."""
         self._make(lambda fd: _write_all(fd, data), path, executable)
 
@@ -275,7 +275,7 @@ def _mode(executable: bool) -> int:
     return 0o755 if executable else 0o644
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

@@ -240,6 +240,15 @@ class Transport:
             response_deserializer=chunks_pb2.PutChunksResponse.FromString,
         )()
 
+    def read_blobs(self, lane: int, request: chunks_pb2.ReadBlobsRequest, decode: Callable[[bytes], object]) -> object:
+        """Start a ReadBlobs call on a lane whose answers are what `decode` makes of them: see lading._download.wire."""
+        channel = self._channels().channels[1 + lane % BULK_LANES]
+        return channel.unary_stream(
+            "/lading.ingest.v1.IngestService/ReadBlobs",
+            request_serializer=chunks_pb2.ReadBlobsRequest.SerializeToString,
+            response_deserializer=decode,
+        )(request)
+
     async def call(self, method: Callable[..., Awaitable[T]], request: object, *, timeout: float | None = 60.0) -> T:
         """Await one unary call.
 

@@ -231,6 +231,7 @@ async def test_the_migration_counts_what_is_there(kind: str, tmp_path: Path) -> 
         old = open_database(url)
         async with old.write() as connection:
             await connection.execute(sa.text("DROP TABLE usage"))
+            await connection.execute(sa.text("DROP TABLE maintenance"))
             await connection.execute(sa.text("UPDATE alembic_version SET version_num = '0002'"))
         await old.close()
         index = await ContentIndex.open(url, clock=FakeClock())

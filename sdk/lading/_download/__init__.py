@@ -2,6 +2,7 @@
 
     plan.py       what a listing asks for; refuses listings that are unsafe or not the tree's
     existing.py   finds what is there already
+    wire.py       reads messages without copies of their data
     pieces.py     checks that a ReadBlobs stream sends what was asked for, in order
     small.py      files that are fetched many to a stream
     large.py      one file, that can be continued

@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+from collections.abc import Sequence
 
 from lading._download.pieces import PieceOrder
 from lading._download.plan import Wanted
+from lading._download.wire import ReceivedPiece
 from lading._errors import UnsafePath
 from lading._files import SafeRoot, make_executable
 from lading_format.digest import new_hasher
-from lading_proto.ingest.v1 import chunks_pb2
 
 _BLOCK_BYTES = 4 << 20
 
@@ -62,10 +63,10 @@ class LargeFile:
         """Whether all bytes are there, right or wrong."""
         return self.size_bytes == self._wanted.size_bytes
 
-    def take(self, message: chunks_pb2.ReadBlobsResponse) -> int:
+    def take(self, pieces: Sequence[ReceivedPiece]) -> int:
         """Write a message's pieces; return how many bytes they were. Raises IntegrityError as PieceOrder does."""
         before_bytes = self.size_bytes
-        for _, data, _ in self._order.check(message):
+        for _, data, _ in self._order.check(pieces):
             view = memoryview(data)
             while view:
                 written_bytes = os.pwrite(self._fd, view, self.size_bytes)

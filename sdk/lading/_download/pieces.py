@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lading._download.plan import Wanted
+from lading._download.wire import ReceivedPiece
 from lading._errors import IntegrityError, error_from
 from lading_format.digest import format_digest
-from lading_proto.ingest.v1 import chunks_pb2
 
 
 class PieceOrder:
@@ -30,23 +30,22 @@ class PieceOrder:
         """Whether every range was sent to its end."""
         return self._index == len(self._wanted)
 
-    def check(self, message: chunks_pb2.ReadBlobsResponse) -> Iterator[tuple[Wanted, bytes, bool]]:
-        """Yield each piece's blob, its bytes, and whether they are the last.
+    def check(self, pieces: Sequence[ReceivedPiece]) -> Iterator[tuple[Wanted, bytes | memoryview, bool]]:
+        """Yield each piece's blob, its bytes, and whether they are the last; the pieces are those of one message.
 
         Raises:
             IntegrityError: The server sent something else than was asked for.
             LadingError: The server says why it cannot send a blob.
         """
-        if not message.pieces:
+        if not pieces:
             raise IntegrityError("The server sent a message without content.")
-        for piece in message.pieces:
+        for piece in pieces:
             if self.is_complete or piece.range_index != self._index:
                 raise IntegrityError(f"The server sent a piece of range {piece.range_index}, out of order.")
             wanted = self._wanted[self._index]
             name = f"{wanted.targets[0].path!r} ({format_digest(wanted.digest)})"
-            if piece.HasField("error"):
-                error = piece.error
-                raise error_from(error.code, error.reason, f"{name}: {error.message}")
+            if piece.error is not None:
+                raise error_from(piece.error.code, piece.error.reason, f"{name}: {piece.error.message}")
             if piece.offset_bytes != self._offset_bytes:
                 raise IntegrityError(f"The server sent {name} from byte {piece.offset_bytes}, out of order.")
             data = piece.data

@@ -11,6 +11,7 @@ from lading._download.existing import Candidate, find_candidates, jobs, keep_rig
 from lading._download.large import LargeFile
 from lading._download.plan import Plan, Wanted
 from lading._download.small import SMALL_AT_MOST_BYTES, SmallFiles, wrong_bytes
+from lading._download.wire import ReceivedPiece, decode_pieces
 from lading._errors import IntegrityError, LadingError, one_error
 from lading._files import SafeRoot
 from lading._limits import Limits
@@ -216,13 +217,13 @@ class _Fetch:
         self,
         ranges: Sequence[chunks_pb2.BlobRange],
         lane: int,
-        take: Callable[[chunks_pb2.ReadBlobsResponse], T],
+        take: Callable[[list[ReceivedPiece]], T],
         on_taken: Callable[[T], None],
     ) -> None:
         """Read ranges; while a thread takes one message, the next is read."""
         request = chunks_pb2.ReadBlobsRequest(entity=self._entity, ranges=ranges)
-        stream: Stream[chunks_pb2.ReadBlobsRequest, chunks_pb2.ReadBlobsResponse]
-        stream = self._transport.stream(self._transport.bulk(lane).ReadBlobs(request))
+        stream: Stream[chunks_pb2.ReadBlobsRequest, list[ReceivedPiece]]
+        stream = self._transport.stream(self._transport.read_blobs(lane, request, decode_pieces))
         reading = asyncio.create_task(stream.read(STALL_SECONDS))
         try:
             while (message := await reading) is not None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from lading._download.pieces import PieceOrder
 from lading._download.plan import Wanted
+from lading._download.wire import ReceivedPiece
 from lading._errors import IntegrityError
 from lading._files import SafeRoot
 from lading_format.digest import blake3_digest, format_digest
-from lading_proto.ingest.v1 import chunks_pb2
 
 # A file of this size is fetched again in a hundredth of a second; larger ones are worth continuing.
 SMALL_AT_MOST_BYTES = 1 << 20
@@ -26,14 +26,14 @@ class SmallFiles:
     def __init__(self, root: SafeRoot, wanted: Sequence[Wanted]) -> None:
         self._root = root
         self._order = PieceOrder(wanted)
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
 
     @property
     def is_complete(self) -> bool:
         """Whether every file was written."""
         return self._order.is_complete
 
-    def take(self, message: chunks_pb2.ReadBlobsResponse) -> list[Wanted]:
+    def take(self, pieces: Sequence[ReceivedPiece]) -> list[Wanted]:
         """Write the files that the message completes, and return their blobs.
 
         Raises:
@@ -41,7 +41,7 @@ class SmallFiles:
         """
         written: list[Wanted] = []
         with self._root.cursor() as cursor:
-            for wanted, data, last in self._order.check(message):
+            for wanted, data, last in self._order.check(pieces):
                 if not last:
                     self._parts.append(data)
                     continue

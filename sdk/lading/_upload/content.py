@@ -82,7 +82,7 @@ class Chunk:
         index: The chunk's place in it.
         digest: BLAKE3-256 of the data.
         xxh3: XXH3-64 of the data.
-        data: The bytes: what the budget counts.
+        data: The bytes: what the budget counts. A view of what was read with it, which stays in memory as well.
         twins: Other places, in this file or another, of the same bytes, seen while these were on their way.
         damaged_count: How often the server saw them damaged.
     """
@@ -91,6 +91,6 @@ class Chunk:
     index: int
     digest: bytes
     xxh3: int
-    data: bytes
+    data: bytes | memoryview
     twins: list[tuple[UploadingFile, int, int]] | None = None
     damaged_count: int = 0

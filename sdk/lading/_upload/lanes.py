@@ -19,7 +19,7 @@ from lading._upload.wire import encode_batch
 from lading_proto.ingest.v1 import chunks_pb2
 
 # A message is closed once it has this much: 64 KiB messages cost half the speed, more than 1 MiB wins nothing.
-_MESSAGE_BYTES = 2 << 20
+_MESSAGE_BYTES = 3 << 20
 # Digest, checksum, size, and the tags and lengths of the four fields and of the chunk, rounded up.
 _CHUNK_OVERHEAD_BYTES = 64
 # Below any server's `stream_idle_seconds`: a stream without work is closed, and opened again for the next chunk.

@@ -15,7 +15,7 @@ from lading_format.chunking import SMALL_FILE_BYTES, iter_file_chunks
 from lading_format.digest import blake3_digest, new_hasher, xxh3_64
 
 # What is read at once: many small files, or this much of a large one.
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 8 << 20
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -98,7 +98,7 @@ class LargeFile:
                 _, view = next(self._cut())
                 self._hasher.update(view)
                 self._position += len(view)
-                chunks.append(_added(file, bytes(view)))
+                chunks.append(_added(file, view))
         except chunking.FileChanged as error:
             raise _changed(source) from error
         if self._position == source.size_bytes:
@@ -119,7 +119,7 @@ class LargeFile:
         return self._chunks
 
 
-def _added(file: UploadingFile, data: bytes) -> Chunk:
+def _added(file: UploadingFile, data: memoryview) -> Chunk:
     """Add a chunk to the file's list, and return it."""
     digest = blake3_digest(data)
     file.chunk_digests += digest

@@ -24,7 +24,7 @@ _FIXED_BYTES = 2 + len(_DIGEST_TAG) + DIGEST_BYTES + _XXH3.size
 
 def encode_batch(chunks: Sequence[Chunk]) -> bytes:
     """Return a PutChunksRequest with a batch of these chunks. None of them is empty."""
-    parts = [b""]
+    parts: list[bytes | memoryview] = [b""]
     batch_bytes = 0
     for chunk in chunks:
         size = _varint(len(chunk.data))

@@ -51,6 +51,11 @@ _CONFLICT_STATES = frozenset({"40001", "40P01"})
 _CONNECT_ERRORS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
+def insert_into(dialect: str, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an INSERT that can be given ON CONFLICT."""
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+
+
 class DatabaseUnavailable(Exception):
     """The database cannot be opened, reached or brought up to date. The message says what an operator can do."""
 
@@ -118,7 +123,7 @@ class Database:
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that can be given ON CONFLICT."""
-        return sqlite.insert(table) if self.dialect == "sqlite" else postgresql.insert(table)
+        return insert_into(self.dialect, table)
 
     async def close(self) -> None:
         """Close every connection. Readers go first: whoever closes last checkpoints, and that must be the writer."""

@@ -85,6 +85,7 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     names.AliasMoved: grpc.StatusCode.ABORTED,
     names.IngestUnavailable: grpc.StatusCode.UNAVAILABLE,
     names.KeysUnavailable: grpc.StatusCode.UNAVAILABLE,
+    names.RegistryUnavailable: grpc.StatusCode.UNAVAILABLE,
     names.KeyMissing: grpc.StatusCode.UNAUTHENTICATED,
     names.KeyInvalid: grpc.StatusCode.UNAUTHENTICATED,
     names.EntityDenied: grpc.StatusCode.PERMISSION_DENIED,
@@ -106,6 +107,7 @@ _RETRY_SECONDS: dict[type[ReasonedError], float] = {
     errors.Draining: 2,
     names.IngestUnavailable: 2,
     names.KeysUnavailable: 2,
+    names.RegistryUnavailable: 2,
 }
 
 # gRPC clients take 8 KiB of trailers by default and drop a status that is larger; some of it is gRPC's own.

@@ -29,6 +29,12 @@ class IngestUnavailable(DomainError):
     reason = "INGEST_UNAVAILABLE"
 
 
+class RegistryUnavailable(DomainError):
+    """Ingest cannot reach the registry."""
+
+    reason = "REGISTRY_UNAVAILABLE"
+
+
 class RequestIdReused(DomainError):
     """A request id was used for another call."""
 

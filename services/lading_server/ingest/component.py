@@ -28,6 +28,7 @@ from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.local_pins import LocalPins
 from lading_server.ingest.packs.local import LocalPackStorage
 from lading_server.ingest.packs.storage import PackStorage
+from lading_server.ingest.service.bulk import add_bulk_handlers
 from lading_server.ingest.service.pins import PinServicer
 from lading_server.ingest.service.servicer import IngestServicer
 
@@ -57,7 +58,9 @@ class IngestComponent:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register its services."""
-        ingest_pb2_grpc.add_IngestServiceServicer_to_server(IngestServicer(self._ingest, self._drain), server)
+        servicer = IngestServicer(self._ingest, self._drain)
+        add_bulk_handlers(servicer, server)
+        ingest_pb2_grpc.add_IngestServiceServicer_to_server(servicer, server)
         if self._serves_pins:
             pins_pb2_grpc.add_PinServiceServicer_to_server(PinServicer(self._ingest.pins), server)
 

@@ -35,7 +35,7 @@ class IncomingChunk(NamedTuple):
     digest: bytes
     xxh3: int
     size_bytes: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class Failure(NamedTuple):

@@ -40,6 +40,17 @@ from lading_server.ingest.index.statements import GroupStatements
 from lading_server.ingest.index.usage import add_usage
 from lading_server.ingest.packs.format import record_span
 
+# Made once: to make a statement costs more than to run it.
+_GROW = (
+    sa.update(packs)
+    .where(
+        packs.c.id == sa.bindparam("pack"),
+        packs.c.state == PackState.OPEN.value,
+        packs.c.durable_bytes < sa.bindparam("bytes"),
+    )
+    .values(durable_bytes=sa.bindparam("bytes"))
+)
+
 
 class BatchesRejected(Exception):
     """Some batches cannot be written, by their numbers. The transaction must be undone; the others can go on."""
@@ -220,18 +231,9 @@ class GroupWrite:
             raise BatchesRejected(reasons)
         if not live.issuperset(kept.values()):
             raise LostRace
-        change = (
-            sa.update(packs)
-            .where(
-                packs.c.id == sa.bindparam("pack"),
-                packs.c.state == PackState.OPEN.value,
-                packs.c.durable_bytes < sa.bindparam("bytes"),
-            )
-            .values(durable_bytes=sa.bindparam("bytes"))
-        )
         rows = [{"pack": pack.bytes, "bytes": length} for pack, length in sorted(durable.items())]
         if rows:
-            await self._connection.execute(change, rows)
+            await self._connection.execute(_GROW, rows)
 
     async def _write_holds(self, kept: Mapping[_Key, bytes]) -> None:
         """Hold for each session what its batch stored, found or refers to. A session that lapsed holds nothing."""

@@ -27,6 +27,9 @@ class ContentState(StrEnum):
     """What may be done with a blob or a tree."""
 
     LIVE = "live"
+    # A part of it was lost. What is left can be read; to whoever commits it counts as missing, and a new commit of the
+    # same content makes it live.
+    DAMAGED = "damaged"
     # Invisible; a new commit of the same content revives it.
     CONDEMNED = "condemned"
     # Its rows are being deleted; there is no way back.
@@ -70,6 +73,17 @@ def _entity(*, primary_key: bool = False) -> sa.Column[int]:
     return sa.Column("entity_id", sa.ForeignKey("entities.id"), primary_key=primary_key, nullable=False)
 
 
+def _condemned_at() -> sa.Column[int]:
+    """When a collector condemned the row; nothing while it is not condemned."""
+    return sa.Column("condemned_at_ms", sa.BigInteger, nullable=True)
+
+
+def _trash() -> sa.Index:
+    """The rows that wait for their deletion, the oldest first."""
+    is_condemned = sa.text("condemned_at_ms IS NOT NULL")
+    return sa.Index(None, "condemned_at_ms", sqlite_where=is_condemned, postgresql_where=is_condemned)
+
+
 def _key(name: str, width: int = DIGEST_BYTES) -> sa.Column[bytes]:
     return sa.Column(name, sa.LargeBinary(width), primary_key=True, nullable=False)
 
@@ -111,6 +125,7 @@ packs = sa.Table(
     sa.Column("writer_epoch", sa.BigInteger, nullable=False),
     sa.Column("durable_bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    _condemned_at(),
     _one_of("state", PackState),
     sqlite_with_rowid=False,
 )
@@ -139,6 +154,8 @@ blobs = sa.Table(
     sa.Column("chunk_count", sa.Integer, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
+    _condemned_at(),
+    _trash(),
     _one_of("state", ContentState),
     sqlite_with_rowid=False,
 )
@@ -165,6 +182,8 @@ trees = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("generation", sa.BigInteger, nullable=False),
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
+    _condemned_at(),
+    _trash(),
     _one_of("state", ContentState),
     sqlite_with_rowid=False,
 )
@@ -242,4 +261,13 @@ pins = sa.Table(
     _one_of("state", PinState),
     sa.CheckConstraint("state = 'released' OR tree_digest IS NOT NULL", name="held_has_tree"),
     sqlite_with_rowid=False,
+)
+
+# What the store's keepers remember from one run to the next, each in JSON of its own form.
+maintenance = sa.Table(
+    "maintenance",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("updated_at_ms", sa.BigInteger, nullable=False),
 )

@@ -6,16 +6,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lading_server.common.database import Database
+from lading_server.common.database import Database, insert_into
 from lading_server.common.errors import SessionExpired
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.schema import ID_BYTES, session_packs, sessions
-from lading_server.ingest.index.sql import byte_table
+from lading_server.ingest.index.sql import ByteParameter, byte_table
 
 # A lease with more than this part left is not written again: a session that is busy for an hour costs few writes.
 _FRESH = 0.75
@@ -39,16 +40,9 @@ async def hold(
     """Hold packs for those of the sessions that have not lapsed, and return these."""
     if not holds:
         return set()
-    table = byte_table(database.dialect, {lease.session for lease in holds}, ID_BYTES)
-    # The lock keeps a sweep from removing a session between the question and the insert.
-    query = (
-        sa.select(sessions.c.entity_id, sessions.c.id)
-        .join_from(table.table, sessions, sessions.c.id == table.value)
-        .where(sessions.c.expires_at_ms > now_ms)
-        .order_by(sessions.c.id)
-        .with_for_update(read=True, key_share=True, of=sessions)
-    )
-    found = {Lease(entity_id, session) for entity_id, session in (await connection.execute(query)).all()}
+    wanted, query, _ = _holding(database.dialect)
+    parameters = {"now_ms": now_ms, **wanted.of({lease.session for lease in holds})}
+    found = {Lease(entity_id, session) for entity_id, session in (await connection.execute(query, parameters)).all()}
     live = found & holds.keys()
     await _insert_holds(connection, database, ((lease.session, pack) for lease in live for pack in holds[lease]))
     return live
@@ -57,7 +51,22 @@ async def hold(
 async def _insert_holds(connection: AsyncConnection, database: Database, pairs: Iterable[tuple[bytes, bytes]]) -> None:
     rows = [{"session_id": session, "pack_id": pack} for session, pack in sorted(set(pairs))]
     if rows:
-        await connection.execute(database.insert(session_packs).on_conflict_do_nothing(), rows)
+        await connection.execute(_holding(database.dialect)[2], rows)
+
+
+@cache
+def _holding(dialect: str) -> tuple[ByteParameter, sa.Select[Any], sa.Insert]:
+    """Return what finds and locks sessions that have not lapsed, and what adds holds; made once for each dialect."""
+    wanted = ByteParameter(dialect, ID_BYTES)
+    # The lock keeps a sweep from removing a session between the question and the insert.
+    query = (
+        sa.select(sessions.c.entity_id, sessions.c.id)
+        .join_from(wanted.table, sessions, sessions.c.id == wanted.value)
+        .where(sessions.c.expires_at_ms > sa.bindparam("now_ms"))
+        .order_by(sessions.c.id)
+        .with_for_update(read=True, key_share=True, of=sessions)
+    )
+    return wanted, query, insert_into(dialect, session_packs).on_conflict_do_nothing()
 
 
 class SessionIndex:

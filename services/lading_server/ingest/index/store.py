@@ -14,6 +14,7 @@ from lading_server.common.database import Database, migrate, open_database
 from lading_server.ingest.index.blobs import BlobIndex
 from lading_server.ingest.index.chunks import ChunkIndex
 from lading_server.ingest.index.entities import Entities
+from lading_server.ingest.index.notes import Notes
 from lading_server.ingest.index.packs import PackIndex
 from lading_server.ingest.index.pins import PinIndex
 from lading_server.ingest.index.recorder import GroupRecorder
@@ -43,6 +44,7 @@ class ContentIndex:
     uploads: UploadIndex
     pins: PinIndex
     usage: UsageIndex
+    notes: Notes
     recorder: GroupRecorder
 
     @classmethod
@@ -73,6 +75,7 @@ class ContentIndex:
             uploads=UploadIndex(database, entities, clock),
             pins=PinIndex(database, entities, clock),
             usage=UsageIndex(database, entities),
+            notes=Notes(database, clock),
             recorder=GroupRecorder(database, entities, clock),
         )
 

@@ -8,11 +8,13 @@ whoever writes, moves or removes some of those, or lets a pack live no longer, c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from lading_server.common.database import Database
+from lading_server.common.database import Database, insert_into
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.schema import chunks, packs, recipe_parts, usage
 from lading_server.ingest.packs.format import ALIGNMENT, HEADER_BYTES
@@ -28,12 +30,19 @@ async def add_usage(connection: AsyncConnection, database: Database, changes: Ma
     """
     after: dict[int, int] = {}
     for entity_id, change in sorted(changes.items()):
-        new = database.insert(usage).values(entity_id=entity_id, stored_bytes=change)
-        added = new.on_conflict_do_update(
-            index_elements=["entity_id"], set_={"stored_bytes": usage.c.stored_bytes + new.excluded.stored_bytes}
-        )
-        after[entity_id] = (await connection.execute(added.returning(usage.c.stored_bytes))).scalar_one()
+        row = {"of_entity": entity_id, "added": change}
+        after[entity_id] = (await connection.execute(_adding(database.dialect), row)).scalar_one()
     return after
+
+
+@cache
+def _adding(dialect: str) -> Any:
+    """Return what adds to an entity's bytes and returns the sum; made once for each dialect."""
+    new = insert_into(dialect, usage).values(entity_id=sa.bindparam("of_entity"), stored_bytes=sa.bindparam("added"))
+    added = new.on_conflict_do_update(
+        index_elements=["entity_id"], set_={"stored_bytes": usage.c.stored_bytes + new.excluded.stored_bytes}
+    )
+    return added.returning(usage.c.stored_bytes)
 
 
 async def bytes_in_pack(connection: AsyncConnection, pack: bytes) -> dict[int, int]:

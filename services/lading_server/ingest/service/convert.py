@@ -13,7 +13,7 @@ from lading_server.common.grpc_status import item_error
 from lading_server.common.settings import Limit
 from lading_server.ingest.domain.blobs import BlobOutcome, BlobResult, RecipePiece
 from lading_server.ingest.domain.chunks import Acknowledgement, IncomingChunk
-from lading_server.ingest.domain.content import BlobRange, Piece
+from lading_server.ingest.domain.content import BlobRange
 from lading_server.ingest.domain.recipes import ChunkSpan
 from lading_server.ingest.domain.tree_pages import TreeTotals
 from lading_server.ingest.domain.tree_reader import Change, ChangeKind, Directory
@@ -110,17 +110,6 @@ def ranges_from_proto(request: chunks_pb2.ReadBlobsRequest) -> list[BlobRange]:
         BlobRange(check_raw_digest(wanted.blob_digest), wanted.offset_bytes, wanted.length_bytes)
         for wanted in request.ranges
     ]
-
-
-def pieces_to_proto(pieces: Iterable[Piece]) -> chunks_pb2.ReadBlobsResponse:
-    response = chunks_pb2.ReadBlobsResponse()
-    for piece in pieces:
-        message = response.pieces.add(
-            range_index=piece.range_index, offset_bytes=piece.offset_bytes, data=bytes(piece.data), last=piece.last
-        )
-        if piece.error is not None:
-            message.error.CopyFrom(error_to_proto(piece.error))
-    return response
 
 
 def entries_from_proto(batch: trees_pb2.TreeEntryBatch) -> list[TreeEntry]:

@@ -21,6 +21,7 @@ from lading_server.ingest.domain.entities import check_entity, check_upload_id, 
 from lading_server.ingest.domain.ingest import Ingest
 from lading_server.ingest.domain.uploads import FileUpload, upload_status
 from lading_server.ingest.service import convert
+from lading_server.ingest.service.bulk_wire import LargeBatch
 from lading_server.ingest.service.flow import one_ahead
 from lading_server.ingest.service.put_chunks import PutChunksStream
 
@@ -83,7 +84,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         return chunks_pb2.FindMissingChunksResponse(missing_indexes=missing)
 
     async def PutChunks(  # type: ignore[override]  # writes to the context instead of yielding
-        self, requests: AsyncIterator[chunks_pb2.PutChunksRequest], context: Context
+        self, requests: AsyncIterator[chunks_pb2.PutChunksRequest | LargeBatch], context: Context
     ) -> None:
         messages = progress(requests, self._idle_seconds)
         entity, session = _under(await _start(messages))
@@ -183,7 +184,7 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         self._ingest.check_count(len(request.ranges), "max_ranges_per_call")
         ranges = convert.ranges_from_proto(request)
         async for pieces in one_ahead(self._ingest.content.read(entity, ranges)):
-            await write_with_deadline(context, convert.pieces_to_proto(pieces), self._idle_seconds)
+            await write_with_deadline(context, pieces, self._idle_seconds)
 
     async def UploadFile(
         self, requests: AsyncIterator[files_pb2.UploadFileRequest], context: Context
@@ -224,9 +225,13 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
                 await write_with_deadline(context, response, self._idle_seconds)
 
     async def _chunk_batches(
-        self, messages: AsyncIterator[chunks_pb2.PutChunksRequest]
+        self, messages: AsyncIterator[chunks_pb2.PutChunksRequest | LargeBatch]
     ) -> AsyncIterator[list[IncomingChunk]]:
         async for message in messages:
+            if isinstance(message, LargeBatch):
+                self._ingest.check_count(len(message.chunks), "max_chunks_per_message")
+                yield message.chunks
+                continue
             if message.WhichOneof("part") != "batch":
                 raise OutOfSequence("after `start`, a PutChunks stream carries batches only")
             self._ingest.check_count(len(message.batch.chunks), "max_chunks_per_message")
@@ -271,6 +276,6 @@ def _under(message: _UnderSession) -> tuple[str, bytes]:
 
 async def _start(messages: AsyncIterator[Any]) -> Any:
     first = await anext(messages, None)
-    if first is None or first.WhichOneof("part") != "start":
+    if first is None or isinstance(first, LargeBatch) or first.WhichOneof("part") != "start":
         raise OutOfSequence("the first message of the stream is `start`")
     return first.start

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -25,8 +26,10 @@ class VersionState(StrEnum):
     """What may be done with a version. One that is being committed is in `commits` and not here yet."""
 
     LIVE = "live"
-    # Invisible; its pin is kept.
+    # Invisible; its pin is kept, and it can be had back.
     DELETED = "deleted"
+    # Its pin is to be released, in `pin_releases`, or was. For ever.
+    PURGED = "purged"
 
 
 class RunState(StrEnum):
@@ -79,6 +82,11 @@ def _of(table: str, *, primary_key: bool = False, index: bool = False, nullable:
 
 def _milliseconds(name: str, *, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """Have an index cover those rows alone, on both databases."""
+    return {"sqlite_where": sa.text(condition), "postgresql_where": sa.text(condition)}
 
 
 def _text(name: str) -> sa.Column[str]:
@@ -238,7 +246,13 @@ versions = sa.Table(
     # What a link points at: never a link itself.
     sa.Column("source_id", _Id, sa.ForeignKey("versions.id"), nullable=True, index=True),
     _milliseconds("deleted_at_ms", nullable=True),
+    # When it deletes itself; nothing for never.
+    _milliseconds("expires_at_ms", nullable=True),
     sa.UniqueConstraint("collection_id", "number"),
+    # What ingest reconciles by.
+    sa.Index(None, "entity_id", "uid"),
+    sa.Index(None, "deleted_at_ms", **_where("state = 'deleted'")),
+    sa.Index(None, "expires_at_ms", **_where("expires_at_ms IS NOT NULL")),
     sa.Index(None, "collection_id", "tree_digest"),
     sa.Index(None, "entity_id", "created_at_ms", "id"),
     sa.Index(None, "entity_id", "size_bytes", "id"),

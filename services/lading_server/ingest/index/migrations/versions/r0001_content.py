@@ -48,6 +48,7 @@ def _create_packs_and_chunks() -> None:
         sa.Column("writer_epoch", sa.BigInteger(), nullable=False),
         sa.Column("durable_bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("condemned_at_ms", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("state IN ('open', 'sealed', 'condemned', 'deleting', 'damaged')", name=op.f("packs_state")),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("packs_entities")),
         sa.PrimaryKeyConstraint("id", name=op.f("packs_pk")),
@@ -103,10 +104,12 @@ def _create_blobs() -> None:
         sa.Column("chunk_count", sa.Integer(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("state IN ('live', 'condemned', 'deleting')", name=op.f("blobs_state")),
+        sa.Column("condemned_at_ms", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("state IN ('live', 'damaged', 'condemned', 'deleting')", name=op.f("blobs_state")),
         sa.PrimaryKeyConstraint("entity_id", "digest", name=op.f("blobs_pk")),
         sqlite_with_rowid=False,
     )
+    _create_trash_index("blobs")
     op.create_table(
         "recipe_parts",
         sa.Column("entity_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -129,11 +132,13 @@ def _create_trees() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("state IN ('live', 'condemned', 'deleting')", name=op.f("trees_state")),
+        sa.Column("condemned_at_ms", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("state IN ('live', 'damaged', 'condemned', 'deleting')", name=op.f("trees_state")),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("trees_entities")),
         sa.PrimaryKeyConstraint("entity_id", "digest", name=op.f("trees_pk")),
         sqlite_with_rowid=False,
     )
+    _create_trash_index("trees")
     op.create_table(
         "tree_pages",
         sa.Column("entity_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -185,4 +190,16 @@ def _create_uploads() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("entity_id", "upload_id", "start_bytes", name=op.f("upload_chunks_pk")),
+    )
+
+
+def _create_trash_index(table: str) -> None:
+    is_condemned = sa.text("condemned_at_ms IS NOT NULL")
+    op.create_index(
+        op.f(f"{table}_condemned_at_ms"),
+        table,
+        ["condemned_at_ms"],
+        unique=False,
+        sqlite_where=is_condemned,
+        postgresql_where=is_condemned,
     )

@@ -308,7 +308,8 @@ def _create_versions() -> None:
         sa.Column("run_id", _ID, nullable=True),
         sa.Column("source_id", _ID, nullable=True),
         sa.Column("deleted_at_ms", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint("state IN ('live', 'deleted')", name=op.f("versions_state")),
+        sa.Column("expires_at_ms", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint("state IN ('live', 'deleted', 'purged')", name=op.f("versions_state")),
         sa.ForeignKeyConstraint(["collection_id"], ["collections.id"], name=op.f("versions_collection_id")),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("versions_entity_id")),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("versions_run_id")),
@@ -327,6 +328,16 @@ def _create_versions() -> None:
     op.create_index(
         op.f("versions_entity_id_size_bytes_id"), "versions", ["entity_id", "size_bytes", "id"], unique=False
     )
+    op.create_index(op.f("versions_entity_id_uid"), "versions", ["entity_id", "uid"], unique=False)
+    for column, condition in (("deleted_at_ms", "state = 'deleted'"), ("expires_at_ms", "expires_at_ms IS NOT NULL")):
+        op.create_index(
+            op.f(f"versions_{column}"),
+            "versions",
+            [column],
+            unique=False,
+            sqlite_where=sa.text(condition),
+            postgresql_where=sa.text(condition),
+        )
     op.create_index(op.f("versions_run_id"), "versions", ["run_id"], unique=False)
     op.create_index(op.f("versions_source_id"), "versions", ["source_id"], unique=False)
 
