@@ -5,7 +5,7 @@ BIN     := $(VENV)/bin
 PROTOC  := .tools/protoc
 PROTOS  := $(shell find protos -name '*.proto' | sort)
 
-.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench fuzz test-protobufs clean FORCE
+.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench bench-peers bench-check fuzz test-protobufs clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## Say what there is to make
@@ -72,6 +72,12 @@ proto-check: ## Fail when sdk/lading_proto is not what `make proto` makes
 
 bench: env ## Measure the project alone; BENCH="--parts registry --versions 1000" for less
 	$(BIN)/python -m tests.bench $(BENCH)
+
+bench-peers: env ## Measure the project and its peers in turn; BENCH="--peers mlflow --workloads big" for less
+	$(BIN)/python -m tests.bench.peers $(BENCH)
+
+bench-check: env ## Fail when the project became slower in relation to its peers than docs/benchmarks.json says
+	$(BIN)/python -m tests.bench.peers --check docs/benchmarks.json $(BENCH)
 
 # The SDK runs inside other people's environments: every protobuf that it says it supports, with the oldest grpcio
 # that has a wheel for this Python.
