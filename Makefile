@@ -5,7 +5,7 @@ BIN     := $(VENV)/bin
 PROTOC  := .tools/protoc
 PROTOS  := $(shell find protos -name '*.proto' | sort)
 
-.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench bench-peers bench-check fuzz test-protobufs clean FORCE
+.PHONY: help env test check lint typecheck imports proto proto-check buf demo bench bench-peers bench-check bench-budget bench-curves bench-plots fuzz soak test-protobufs clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## Say what there is to make
@@ -56,6 +56,12 @@ fuzz: env ## Fuzz everything that is read from others, for a while
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: atheris || true
 	$(BIN)/python -m tests.fuzz $(FUZZ_SECONDS)
 
+# Everything that is stored is used and let go of again, next to a collector: docs/reliability.md.
+SOAK ?= --operations 100000
+
+soak: env ## Put, get and delete for an hour next to a collector; SOAK="--operations 10000" for less
+	$(BIN)/python -m tests.soak $(SOAK)
+
 proto: $(PROTOC)/.installed ## Generate sdk/lading_proto from protos
 	rm -rf .tools/generated && mkdir -p .tools/generated
 	PATH="$(CURDIR)/$(PROTOC)/bin:$$PATH" $(PROTOC)/bin/python -m grpc_tools.protoc -I protos \
@@ -78,6 +84,23 @@ bench-peers: env ## Measure the project and its peers in turn; BENCH="--peers ml
 
 bench-check: env ## Fail when the project became slower in relation to its peers than docs/benchmarks.json says
 	$(BIN)/python -m tests.bench.peers --check docs/benchmarks.json $(BENCH)
+
+bench-budget: env ## Measure each step of an upload alone
+	$(BIN)/python -m tests.bench.budget $(BENCH)
+
+CURVES := docs/benchmark-curves
+
+bench-curves: env ## Measure the curves that `make bench-plots` draws
+	$(BIN)/python -m tests.bench --parts curves --json $(CURVES).json $(BENCH)
+
+# matplotlib is nobody's dependency here.
+.tools/plots/.installed: Makefile
+	$(PYTHON) -m venv --clear .tools/plots
+	.tools/plots/bin/python -m pip install --quiet --disable-pip-version-check matplotlib
+	touch $@
+
+bench-plots: .tools/plots/.installed ## Draw the curves again from the figures in docs
+	.tools/plots/bin/python tests/bench/plots.py $(CURVES).json $(CURVES).svg
 
 # The SDK runs inside other people's environments: every protobuf that it says it supports, with the oldest grpcio
 # that has a wheel for this Python.

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lading._cache.local import LocalCache
+from lading._check import CheckEvent, check_store, version_reference
 from lading._config import wishes_from
 from lading._digest_cache import digest_cache
 from lading._errors import InvalidArgument, LadingError, MissingContent
+from lading._maintenance.calls import Maintenance
 from lading._model import Reference, StrPath, Usage
 from lading._progress import ProgressCallback
 from lading._registry.access import RegistryAccess
 from lading._registry.connection import Connection
 from lading._registry.models import NO_BELIEFS, Beliefs, Committed, SupportsEntries
+from lading._registry.retention import RegistryRetention
 from lading._registry.writes import RegistryWrites
 from lading._retry import RetryPolicy
 from lading._trust import trust_from
+from lading_proto.ingest.v1 import check_pb2
 
 # Content of an upload can be collected before its commit only when the upload's lease lapsed in between.
 _UPLOADS_AT_MOST = 3
 
 
-class Client(RegistryWrites, RegistryAccess):
+class Client(RegistryWrites, RegistryAccess, RegistryRetention, Maintenance):
     """Resolves, lists, searches, changes and fetches versions of a Lading server.
 
     An async context manager. Opens nothing before the first call. For one event loop at a time; any number of its tasks
@@ -53,8 +61,9 @@ class Client(RegistryWrites, RegistryAccess):
         """Make a client.
 
         Each setting is the argument, else the variable, else what `lading login` kept for the server, else, for a
-        server on this machine, what that left for its user, else the default. `LADING_CACHE_DIR` says where the digests
-        of files that were stored are kept; set and empty, every file is read every time.
+        server on this machine, what that left for its user, else the default. `LADING_CACHE_DIR` says where files that
+        were downloaded are kept, up to `LADING_CACHE_BYTES`, and the digests of files that were stored; empty or `off`,
+        every file is fetched and read every time.
 
         Args:
             url: `host:port`, `grpc://host:port`, or `grpcs://host:port` for TLS; `LADING_URL`; 127.0.0.1:7420.
@@ -68,13 +77,13 @@ class Client(RegistryWrites, RegistryAccess):
             retry: For how many seconds without progress to try again; or a whole policy.
 
         Raises:
-            InvalidArgument: The address, the entity or the project is malformed.
+            InvalidArgument: The address, the entity, the project or `LADING_CACHE_BYTES` is malformed.
         """
         policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(retry_seconds=retry)
         wishes = wishes_from(
             url, api_key, entity, project, os.environ, trust_from(ca_file, client_cert, client_key, os.environ)
         )
-        super().__init__(Connection(wishes, policy, digest_cache(os.environ)))
+        super().__init__(Connection(wishes, policy, digest_cache(os.environ), LocalCache.from_environment()))
 
     async def __aenter__(self) -> Client:
         return self
@@ -96,6 +105,44 @@ class Client(RegistryWrites, RegistryAccess):
         content = await self.connection.content(await self.connection.entity())
         return await content.usage()
 
+    async def check(
+        self, level: int = 1, *, restart: bool = False, entity: str | None = None, max_bytes: int = 0
+    ) -> AsyncGenerator[CheckEvent, None]:
+        """Look for damage in the store; yield progress, findings, the versions that are hurt, and a CheckSummary.
+
+        For the operator. What is found to be lost is asked for by the next upload of the same files, which heals it;
+        everything else goes on being read. Continues a check of the same level that did not come to its end.
+
+        Args:
+            level: 1 looks at the database alone, 2 also at what frames each pack, 3 at every record's checksum, 4 at
+                every record's digest and at every file's and tree's.
+            restart: Begin at the beginning.
+            entity: Only what this tenant stores.
+            max_bytes: Stop when so much was read, at the end of a pack; 0 for no limit.
+
+        Raises:
+            InvalidArgument: There is no such level, or the entity is malformed.
+            Busy: Another call runs this check.
+            PermissionDenied: The key is not the operator's.
+
+        Source: CheckService.CheckStore in protos/lading_proto/ingest/v1/check.proto.
+        """
+        if level not in range(1, 5):
+            raise InvalidArgument(f"There is no level {level} of a check. Give 1, 2, 3 or 4.")
+        if max_bytes < 0:
+            raise InvalidArgument(f"max_bytes is {max_bytes}. Give 0 for no limit, or a positive number.")
+        request = check_pb2.CheckStoreRequest(
+            level=check_pb2.CheckLevel.ValueType(level),
+            restart=restart,
+            only_entity=entity or "",
+            stop_after_bytes=max_bytes,
+        )
+        name_version = partial(version_reference, self.connection)
+        transport = await self.connection.ingest()
+        async with aclosing(check_store(transport, self.connection.policy, request, name_version)) as events:
+            async for event in events:
+                yield event
+
     async def put(
         self,
         source: StrPath | Mapping[str, StrPath | Reference] | SupportsEntries,
@@ -112,6 +159,7 @@ class Client(RegistryWrites, RegistryAccess):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         on_progress: ProgressCallback | None = None,
+        ttl: timedelta | None = None,
     ) -> Committed:
         """Store files and give them a number in a collection. Sends only what the entity does not have.
 
@@ -127,6 +175,7 @@ class Client(RegistryWrites, RegistryAccess):
                 `*` and `?` stop at `/`, `**` does not; a pattern without `/` matches a name at any depth.
             exclude: Of a directory, nothing that matches one of these patterns.
             on_progress: Called ten times a second at most, and at the end. What it raises ends the upload.
+            ttl: As in `commit`.
 
         Raises:
             InvalidArgument: A name cannot be a path of a tree, or the source is not what it should be.
@@ -139,7 +188,7 @@ class Client(RegistryWrites, RegistryAccess):
         Source: IngestService.PutTree and RegistryService.CommitVersion in protos/lading_proto.
         """
         request = await self._commit_request(
-            name, type, aliases, remove_aliases, tags, description, metadata, run_id, expected
+            name, type, aliases, remove_aliases, tags, description, metadata, run_id, expected, ttl
         )
         content = await self.connection.content(request.entity)
         files = await asyncio.to_thread(_files, source)

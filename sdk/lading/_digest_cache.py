@@ -10,17 +10,15 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain, tee
 from types import ModuleType
 
-from platformdirs import user_cache_dir
-
-from lading._scan import LocalFile
+from lading._cache.settings import cache_directory
+from lading._local_files import LocalFile
 from lading_format.digest import DIGEST_BYTES, xxh3_64
-
-DIRECTORY = "LADING_CACHE_DIR"
 
 # A file that changed so shortly before it was hashed can change again without another time: the coarsest clock of a
 # file system in use (FAT) goes in steps of two seconds.
@@ -32,6 +30,9 @@ _CHECKSUM = struct.Struct("<Q")
 _UNSIGNED = (1 << 64) - 1
 # Bounds the file, and has every file read once in a while: what the disk lost is noticed then.
 _KEEP_SECONDS = 30 * 24 * 3600
+
+# Looked up at once: bounds the memory for directories of any size.
+_FILES_AT_ONCE = 10_000
 
 _log = logging.getLogger("lading")
 
@@ -53,35 +54,32 @@ class DigestCache:
         found: list[bytes | None] = [None] * len(files)
         if not files or not os.path.exists(self.path):
             return found
-        paths = _absolute_paths(files)
         with self._errors_ignored():
-            kept = _store().read_entries(self.path, paths)
-            for at, (file, path) in enumerate(zip(files, paths, strict=True)):
-                entry = kept.get(path)
-                if entry is not None:
-                    found[at] = _digest_in(entry, path, file)
+            for first in range(0, len(files), _FILES_AT_ONCE):
+                part = files[first : first + _FILES_AT_ONCE]
+                paths = list(_absolute_paths(part))
+                kept = _store().read_entries(self.path, paths)
+                for at, (file, path) in enumerate(zip(part, paths, strict=True), first):
+                    entry = kept.get(path)
+                    if entry is not None:
+                        found[at] = _digest_in(entry, path, file)
         return found
 
-    def remember(self, digests: Sequence[tuple[LocalFile, bytes]], hashed_ns: int) -> None:
+    def remember(self, digests: Iterable[tuple[LocalFile, bytes]], hashed_ns: int) -> None:
         """Keep the digests of files, except where a change would not be seen.
 
         Args:
-            digests: Each file as it was found, and the digest of what was then read from it.
+            digests: Each file as it was found, and the digest of what was then read from it. Read once, and not kept.
             hashed_ns: A moment before any of them was read, in nanoseconds since 1970.
         """
-        settled = [
-            (file, digest) for file, digest in digests if max(file.modified_ns, file.changed_ns) + RACY_NS <= hashed_ns
-        ]
-        if not settled:
-            return
         now_seconds = int(time.time())
-        paths = _absolute_paths([file for file, _ in settled])
-        rows = [
-            (path, _entry(path, file, digest), now_seconds) for path, (file, digest) in zip(paths, settled, strict=True)
-        ]
+        rows = _rows(digests, hashed_ns, now_seconds)
+        first = next(rows, None)
+        if first is None:
+            return
         with self._errors_ignored():
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            _store().write_entries(self.path, rows, now_seconds - _KEEP_SECONDS)
+            _store().write_entries(self.path, chain([first], rows), now_seconds - _KEEP_SECONDS)
 
     @contextmanager
     def _errors_ignored(self) -> Iterator[None]:
@@ -96,11 +94,9 @@ class DigestCache:
 
 
 def digest_cache(environ: Mapping[str, str]) -> DigestCache | None:
-    """Return the user's cache; None where `LADING_CACHE_DIR` is set and empty, which turns it off."""
-    directory = environ.get(DIRECTORY)
-    if directory is None:
-        return DigestCache(user_cache_dir("lading", appauthor=False))
-    return DigestCache(directory) if directory else None
+    """Return the user's cache; None where `LADING_CACHE_DIR` is empty or `off`."""
+    directory = cache_directory(environ)
+    return None if directory is None else DigestCache(directory)
 
 
 def _store() -> ModuleType:
@@ -131,15 +127,24 @@ def _status(file: LocalFile) -> bytes:
     )
 
 
-def _absolute_paths(files: Sequence[LocalFile]) -> list[bytes]:
-    """Return where the files are, whatever the working directory is. By directory: most files share theirs."""
+def _rows(
+    digests: Iterable[tuple[LocalFile, bytes]], hashed_ns: int, now_seconds: int
+) -> Iterator[tuple[bytes, bytes, int]]:
+    """Yield what is kept: of all files but those where a change would not be seen."""
+    files, hashed = tee(
+        (file, digest) for file, digest in digests if max(file.modified_ns, file.changed_ns) + RACY_NS <= hashed_ns
+    )
+    for path, (file, digest) in zip(_absolute_paths(file for file, _ in files), hashed, strict=True):
+        yield path, _entry(path, file, digest), now_seconds
+
+
+def _absolute_paths(files: Iterable[LocalFile]) -> Iterator[bytes]:
+    """Yield where the files are, whatever the working directory is. By directory: most files share theirs."""
     directories: dict[str, str] = {}
-    paths: list[bytes] = []
     for file in files:
         directory, slash, name = file.location.rpartition("/")
         directory += slash
         absolute = directories.get(directory)
         if absolute is None:
             absolute = directories[directory] = os.path.abspath(directory or ".")
-        paths.append(os.fsencode(f"{absolute}/{name}"))
-    return paths
+        yield os.fsencode(f"{absolute}/{name}")

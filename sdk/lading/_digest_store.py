@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 _SCHEMA = """
@@ -35,7 +35,7 @@ def read_entries(file: str, paths: Sequence[bytes]) -> dict[bytes, bytes]:
     return kept
 
 
-def write_entries(file: str, rows: Sequence[Row], forget_before_seconds: int) -> None:
+def write_entries(file: str, rows: Iterable[Row], forget_before_seconds: int) -> None:
     """Keep entries, and forget those that were kept before a moment. Raises as `read_entries` does."""
     with _opened(file) as database, database:
         database.execute("DELETE FROM digests_1 WHERE kept_at < ?", [forget_before_seconds])

@@ -61,6 +61,11 @@ class SafeRoot:
             return next(entries, None) is None
 
     @property
+    def device(self) -> int:
+        """The file system that it is on."""
+        return os.fstat(self.fd).st_dev
+
+    @property
     def partial_fd(self) -> int:
         """The directory of unfinished files. Opened by `open_partial`."""
         if self._partial_fd is None:
@@ -85,8 +90,12 @@ class SafeRoot:
 
     def create_temporary(self, executable: bool) -> tuple[int, str]:
         """Make a file without a name of its own yet; return its descriptor and what it is called until then."""
-        name = f"{secrets.token_hex(8)}.new"
+        name = self.temporary_name()
         return os.open(name, _NEW_FILE_FLAGS, _mode(executable), dir_fd=self.partial_fd), name
+
+    def temporary_name(self) -> str:
+        """Return a name for a file of `partial_fd` that has none of its own yet."""
+        return f"{secrets.token_hex(8)}.new"
 
     def open_part(self, name: str, executable: bool) -> int:
         """Open an unfinished file for reading and writing; create it if it is not there.
@@ -178,9 +187,19 @@ class Cursor:
         except IsADirectoryError as error:
             raise _obstacle(stat.S_IFDIR, self._shown(path), wanted="a file") from error
 
+    def link(self, path: str, directory_fd: int, new_name: str) -> None:
+        """Give a file of the tree a name in another directory too. Raises OSError where that cannot be.
+
+        Whose file it is when somebody put another one in its place meanwhile, nobody knows.
+        """
+        directory, _, name = path.rpartition("/")
+        if not self._enter(directory, create=False):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._shown(path))
+        os.link(name, new_name, src_dir_fd=self._fd, dst_dir_fd=directory_fd, follow_symlinks=False)
+
     def write(self, data: bytes | memoryview, path: str, *, executable: bool) -> None:
         """Write a whole small file and give it its name."""
-        self._make(lambda fd: _write_all(fd, data), path, executable)
+        self._make(lambda fd: write_all(fd, data), path, executable)
 
     def copy(self, source_fd: int, size_bytes: int, path: str, *, executable: bool) -> None:
         """Write a copy of an open file and give it its name. Shares the blocks where the file system can."""
@@ -275,7 +294,8 @@ def _mode(executable: bool) -> int:
     return 0o755 if executable else 0o644
 
 
-def _write_all(fd: int, data: bytes | memoryview) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of it, from the file's position on."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
@@ -296,7 +316,7 @@ def _copy_all(source_fd: int, fd: int, size_bytes: int) -> None:
         data = os.pread(source_fd, min(_COPY_BYTES, size_bytes - offset), offset)
         if not data:
             raise OSError(errno.EIO, "a file became shorter while it was copied")
-        _write_all(fd, data)
+        write_all(fd, data)
         offset += len(data)
 
 

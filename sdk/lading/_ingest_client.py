@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from lading._address import parse_address
+from lading._cache.local import LocalCache
 from lading._content import Content
 from lading._model import StrPath
 from lading._retry import RetryPolicy
@@ -32,6 +33,7 @@ class IngestClient(Content):
         client_cert: StrPath | None = None,
         client_key: StrPath | None = None,
         retry: RetryPolicy | float = 120.0,
+        cache: LocalCache | None = None,
     ) -> None:
         """Make a client.
 
@@ -43,6 +45,7 @@ class IngestClient(Content):
             client_cert: A certificate to show with its chain, PEM, where the server wants one.
             client_key: Its key.
             retry: For how many seconds without progress to try again; or a whole policy.
+            cache: Files that this machine has had: `LocalCache.from_environment()` is the user's. Default: none.
 
         Raises:
             InvalidArgument: The address is malformed, or has no TLS for the certificates.
@@ -50,7 +53,7 @@ class IngestClient(Content):
         policy = retry if isinstance(retry, RetryPolicy) else RetryPolicy(retry_seconds=retry)
         parsed, trust = parse_address(address), trust_from(ca_file, client_cert, client_key, {})
         check_trust(trust, parsed)
-        super().__init__(Transport(parsed, api_key or "", trust), entity, policy)
+        super().__init__(Transport(parsed, api_key or "", trust), entity, policy, cache=cache)
 
     async def __aenter__(self) -> IngestClient:
         return self

@@ -61,6 +61,19 @@ def entry_from(entry: trees_pb2.ListedEntry) -> ListedEntry:
     )
 
 
+def entry_message(entry: ListedEntry) -> trees_pb2.ListedEntry:
+    """Return the message for one line of a listing."""
+    return trees_pb2.ListedEntry(
+        path=entry.path,
+        kind=_KIND_NUMBERS[entry.kind],
+        blob_digest=entry.digest,
+        size_bytes=entry.size_bytes,
+        executable=entry.executable,
+        uri=entry.uri,
+        checksum=entry.checksum,
+    )
+
+
 class EndlessPages:
     """Notices a server that sends pages without end."""
 
@@ -97,6 +110,7 @@ _ENTRY_KINDS = {
     trees_pb2.ENTRY_KIND_REFERENCE: EntryKind.REFERENCE,
     trees_pb2.ENTRY_KIND_DIRECTORY: EntryKind.DIRECTORY,
 }
+_KIND_NUMBERS = {kind: number for number, kind in _ENTRY_KINDS.items()}
 _CHANGE_KINDS = {
     trees_pb2.CHANGE_KIND_ADDED: ChangeKind.ADDED,
     trees_pb2.CHANGE_KIND_REMOVED: ChangeKind.REMOVED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from lading._errors import IntegrityError, InvalidArgument
 from lading_format.digest import format_digest, new_hasher
 
 if TYPE_CHECKING:
-    from lading._content import Content
+    from lading._content_reads import ContentReads
 
 # One read of a header costs little more than its round trip; a file that is read in order soon comes in few calls.
 _FIRST_BYTES = 256 << 10
@@ -35,11 +36,23 @@ class RemoteFile:
         size: Its size in bytes.
     """
 
-    def __init__(self, content: Content, path: str, digest: str, size_bytes: int) -> None:
+    def __init__(
+        self, content: ContentReads, path: str, digest: str, size_bytes: int, cached_fd: int | None = None
+    ) -> None:
+        """Use what opened it.
+
+        Args:
+            content: Where its bytes come from.
+            path: Its path in the version.
+            digest: `b3:<64 hex>`.
+            size_bytes: Its size.
+            cached_fd: The same file on this machine, which was just hashed; closed with this one.
+        """
         self.path = path
         self.digest = digest
         self.size = size_bytes
         self._content = content
+        self._cached_fd = cached_fd
         self._position = 0
         self._block = b""
         self._block_offset = 0
@@ -104,6 +117,9 @@ class RemoteFile:
         self._closed = True
         self._block = b""
         await self._drop_ahead()
+        cached_fd, self._cached_fd = self._cached_fd, None
+        if cached_fd is not None:
+            os.close(cached_fd)
 
     async def _some(self, wanted_bytes: int) -> bytes:
         """Return from 1 to `wanted_bytes` bytes at the position, which is before the end."""
@@ -131,6 +147,10 @@ class RemoteFile:
 
     async def _fetch(self, offset: int, size_bytes: int) -> bytes:
         length_bytes = min(size_bytes, self.size - offset)
+        if self._cached_fd is not None:
+            data = await asyncio.to_thread(os.pread, self._cached_fd, length_bytes, offset)
+            if len(data) == length_bytes:
+                return data
         pieces = self._content.read_file(self.digest, offset_bytes=offset, length_bytes=length_bytes)
         async with aclosing(pieces):
             data = b"".join([piece async for piece in pieces])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from lading._errors import InvalidArgument, UnsafePath
+from lading._local_files import FilesBelow, LocalFile
 from lading._model import Reference, StrPath
 from lading_format.errors import InvalidPath, PathConflict
 from lading_format.paths import PathConflicts, check_path
@@ -19,42 +20,10 @@ PARTIAL_DIRECTORY = ".lading-partial"
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A regular file as it was found.
-
-    Attributes:
-        path: Its path in the tree.
-        location: Where it is on this machine.
-        size_bytes: Its size when it was found.
-        modified_ns: Its modification time then: with the size, what tells a change.
-        executable: Whether its owner may execute it.
-        device: The file system that it is on.
-        inode: Its number there: another file in its place has another.
-        changed_ns: When its content, rights or names last changed; nobody can set this back.
-    """
-
-    path: str
-    location: str
-    size_bytes: int
-    modified_ns: int
-    executable: bool
-    device: int
-    inode: int
-    changed_ns: int
-
-    def __fspath__(self) -> str:
-        return self.location
-
-    def is_still(self, status: os.stat_result) -> bool:
-        """Whether an opened file's status is as it was when the file was found."""
-        return status.st_size == self.size_bytes and status.st_mtime_ns == self.modified_ns
-
-
-@dataclass(frozen=True, slots=True)
 class Source:
     """What a tree is to be made of, each sorted by path."""
 
-    files: list[LocalFile]
+    files: Sequence[LocalFile]
     references: list[tuple[str, Reference]]
 
 
@@ -99,13 +68,13 @@ def scan_directory(root: StrPath, *, include: Sequence[str] = (), exclude: Seque
     if not os.path.isdir(start):
         raise InvalidArgument(f"{start!r} is not a directory. To upload single files, give a mapping of paths to them.")
     patterns = Patterns(include, exclude)
-    files: list[LocalFile] = []
+    packed: list[bytes] = []
     waiting = [(start, "")]
     while waiting:
         directory, prefix = waiting.pop()
-        waiting += _scan_one(directory, prefix, patterns, files)
-    files.sort(key=lambda file: _key(file.path))
-    _check([file.path for file in files])
+        waiting += _scan_one(directory, prefix, patterns, packed)
+    files = FilesBelow(start, packed)
+    _check(file.path for file in files)
     return Source(files, [])
 
 
@@ -126,7 +95,7 @@ def scan_mapping(entries: Mapping[str, StrPath | Reference]) -> Source:
             continue
         if isinstance(entry, LocalFile):
             # As it was found then: what was changed since is found out when it is read.
-            files.append(replace(entry, path=path))
+            files.append(entry._replace(path=path))
             continue
         location = os.path.realpath(entry)
         try:
@@ -135,11 +104,11 @@ def scan_mapping(entries: Mapping[str, StrPath | Reference]) -> Source:
             raise InvalidArgument(f"{path!r} cannot be uploaded: {error.strerror}: {os.fspath(entry)!r}.") from error
         if not stat.S_ISREG(status.st_mode):
             raise InvalidArgument(f"{path!r} maps to {os.fspath(entry)!r}, which is not a regular file.")
-        files.append(_local_file(path, location, status))
+        files.append(LocalFile.of(path, location, status))
     return Source(files, references)
 
 
-def _scan_one(directory: str, prefix: str, patterns: Patterns, files: list[LocalFile]) -> list[tuple[str, str]]:
+def _scan_one(directory: str, prefix: str, patterns: Patterns, packed: list[bytes]) -> list[tuple[str, str]]:
     """Add one directory's files; return its directories."""
     below: list[tuple[str, str]] = []
     with os.scandir(directory) as entries:
@@ -151,7 +120,7 @@ def _scan_one(directory: str, prefix: str, patterns: Patterns, files: list[Local
                 below.append((entry.path, f"{path}/"))
             elif entry.is_file(follow_symlinks=False):
                 if patterns.includes(path):
-                    files.append(_local_file(path, entry.path, entry.stat(follow_symlinks=False)))
+                    packed.append(_pack(path, entry.stat(follow_symlinks=False)))
             elif patterns.includes(path):
                 what = "a symbolic link" if entry.is_symlink() else "neither a file nor a directory"
                 raise UnsafePath(
@@ -161,27 +130,25 @@ def _scan_one(directory: str, prefix: str, patterns: Patterns, files: list[Local
     return below
 
 
-def _local_file(path: str, location: str, status: os.stat_result) -> LocalFile:
-    return LocalFile(
-        path,
-        location,
-        status.st_size,
-        status.st_mtime_ns,
-        bool(status.st_mode & stat.S_IXUSR),
-        status.st_dev,
-        status.st_ino,
-        status.st_ctime_ns,
-    )
+def _pack(path: str, status: os.stat_result) -> bytes:
+    try:
+        return FilesBelow.pack(path, status)
+    except UnicodeEncodeError as error:
+        raise _not_utf8(path) from error
 
 
 def _key(path: str) -> bytes:
     try:
         return sort_key(path)
     except UnicodeEncodeError as error:
-        raise InvalidArgument(f"The name {path!r} is not UTF-8. Rename it, or exclude it.") from error
+        raise _not_utf8(path) from error
 
 
-def _check(paths: Sequence[str]) -> None:
+def _not_utf8(path: str) -> InvalidArgument:
+    return InvalidArgument(f"The name {path!r} is not UTF-8. Rename it, or exclude it.")
+
+
+def _check(paths: Iterable[str]) -> None:
     """Raise unless these sorted paths can be one tree."""
     conflicts = PathConflicts()
     try:

@@ -17,13 +17,16 @@ from lading._grpc import grpc
 from lading._status import broken_stream, error_from_rpc
 from lading._tls import channel_credentials
 from lading._trust import SYSTEM_TRUST, Trust
-from lading_proto.ingest.v1 import chunks_pb2, ingest_pb2_grpc
-from lading_proto.registry.v1 import access_pb2_grpc, registry_pb2_grpc
+from lading_proto.ingest.v1 import check_pb2_grpc, chunks_pb2, ingest_pb2_grpc, maintenance_pb2_grpc
+from lading_proto.registry.v1 import access_pb2_grpc, registry_pb2_grpc, retention_pb2_grpc
 
 if TYPE_CHECKING:
+    from lading_proto.ingest.v1.check_pb2_grpc import CheckServiceAsyncStub
     from lading_proto.ingest.v1.ingest_pb2_grpc import IngestServiceAsyncStub
+    from lading_proto.ingest.v1.maintenance_pb2_grpc import MaintenanceServiceAsyncStub
     from lading_proto.registry.v1.access_pb2_grpc import AccessServiceAsyncStub
     from lading_proto.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+    from lading_proto.registry.v1.retention_pb2_grpc import RetentionServiceAsyncStub
 
 # Two streams move twice what one does on loopback; a third moved nothing more (docs/design.md, measurements).
 BULK_LANES = 2
@@ -164,11 +167,21 @@ class _Channels(OpenChannels):
             cast("IngestServiceAsyncStub", ingest_pb2_grpc.IngestServiceStub(cast(grpc.Channel, channel)))
             for channel in self.channels
         ]
+        self.checks = cast(
+            "CheckServiceAsyncStub", check_pb2_grpc.CheckServiceStub(cast(grpc.Channel, self.channels[0]))
+        )
         self.registry = cast(
             "RegistryServiceAsyncStub", registry_pb2_grpc.RegistryServiceStub(cast(grpc.Channel, self.channels[0]))
         )
         self.access = cast(
             "AccessServiceAsyncStub", access_pb2_grpc.AccessServiceStub(cast(grpc.Channel, self.channels[0]))
+        )
+        self.retention = cast(
+            "RetentionServiceAsyncStub", retention_pb2_grpc.RetentionServiceStub(cast(grpc.Channel, self.channels[0]))
+        )
+        self.maintenance = cast(
+            "MaintenanceServiceAsyncStub",
+            maintenance_pb2_grpc.MaintenanceServiceStub(cast(grpc.Channel, self.channels[0])),
         )
 
 
@@ -185,6 +198,10 @@ def _channel(address: Address, credentials: grpc.ChannelCredentials | None, lane
 _OPTIONS = (
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
+    # gRPC measures a busy connection by pings of its own, and while one is not answered sends none to keep it alive. It
+    # would wait a minute for that answer, as long as STALL_SECONDS: a transfer over a connection that died without a
+    # word would try the same one again. Not much less: on a slow link a ping waits behind megabytes that were sent.
+    ("grpc.http2.ping_timeout_ms", 45_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MESSAGE_BYTES + _RECEIVE_SLACK_BYTES),
@@ -227,6 +244,21 @@ class Transport:
     def access(self) -> AccessServiceAsyncStub:
         """The same, for the service that says who may do what."""
         return self._channels().access
+
+    @property
+    def retention(self) -> RetentionServiceAsyncStub:
+        """The same, for the service that says which versions stay."""
+        return self._channels().retention
+
+    @property
+    def checks(self) -> CheckServiceAsyncStub:
+        """The same, for the service that looks for damage."""
+        return self._channels().checks
+
+    @property
+    def maintenance(self) -> MaintenanceServiceAsyncStub:
+        """The same, for the service that keeps the store."""
+        return self._channels().maintenance
 
     def bulk(self, lane: int) -> IngestServiceAsyncStub:
         """Where the streams of one lane go: a connection of their own."""

@@ -7,12 +7,11 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 
-from lading._content import Content
-from lading._download.plan import Plan, Target, Wanted
-from lading._errors import InvalidArgument, one_error
+from lading._download.plan import Target, Wanted
+from lading._download.planning import Planned
+from lading._errors import one_error
 from lading._model import StrPath
 from lading._scan import PARTIAL_DIRECTORY
 from lading._threads import Threads
@@ -45,31 +44,24 @@ class VerifyResult:
         return not (self.missing or self.changed or self.extra)
 
 
-async def verify_directory(content: Content, tree_digest: str, directory: StrPath) -> VerifyResult:
+async def verify_directory(planned: Planned, directory: StrPath, threads: Threads) -> VerifyResult:
     """Compare. See Version.verify."""
     root = os.fspath(directory)
-    if not os.path.isdir(root):
-        raise InvalidArgument(f"{root!r} is not a directory. Download the version first, or name where it is.")
-    async with aclosing(content.list_tree(tree_digest)) as listing:
-        entries = [entry async for entry in listing]
-    plan = Plan(tree_digest, "")
+    plan, wanted = planned
     changed: list[str] = []
-    with Threads() as threads:
-        await threads.run(plan.add, entries)
-        wanted = await threads.run(plan.finish)
-        there = await threads.run(_scan, root)
-        places = [_Place(os.path.join(root, target.path), target, blob) for blob in wanted for target in blob.targets]
-        jobs = _jobs([place for place in places if place.target.path in there])
+    there = await threads.run(_scan, root)
+    places = [_Place(os.path.join(root, target.path), target, blob) for blob in wanted for target in blob.targets]
+    jobs = _jobs([place for place in places if place.target.path in there])
 
-        async def compare() -> None:
-            for batch in jobs:
-                changed.extend(await threads.run(_changed, batch, there, threads.stop))
+    async def compare() -> None:
+        for batch in jobs:
+            changed.extend(await threads.run(_changed, batch, there, threads.stop))
 
-        with one_error():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(threads.count):
-                    group.create_task(compare())
-    known = {entry.path for entry in entries}
+    with one_error():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(threads.count):
+                group.create_task(compare())
+    known = {place.target.path for place in places} | {reference.path for reference in plan.references}
     return VerifyResult(
         _sorted([place.target.path for place in places if place.target.path not in there]),
         _sorted(changed),

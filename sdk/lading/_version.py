@@ -8,13 +8,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lading._errors import FailedPrecondition, InvalidArgument, NotFound
 from lading._model import EntryKind, ListedEntry, PathChange, StrPath
 from lading._progress import ProgressCallback
 from lading._remote_file import RemoteFile
-from lading._verify import VerifyResult, verify_directory
+from lading._verify import VerifyResult
 from lading_format.names import LATEST
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ class Version:
         is_link: Whether it is a version of a registered model, which points at another version.
         source: What a link points at: `project/collection:vN`; empty for what was logged.
         source_uid: The id of the version that a link points at; empty for what was logged.
+        expires_at: When its time to live is over; None for never. Only then is it deleted, and only when no alias other
+            than `latest` and no link points at it.
+        deleted_at: When it was deleted; None for what is there.
+        purge_at: Until when it can be undeleted; None for what is there.
     """
 
     uid: str
@@ -72,6 +76,9 @@ class Version:
     is_link: bool
     source: str
     source_uid: str
+    expires_at: datetime | None
+    deleted_at: datetime | None
+    purge_at: datetime | None
     connection: Connection = field(repr=False, compare=False)
 
     @property
@@ -93,16 +100,25 @@ class Version:
         return self.reference
 
     async def download(
-        self, root: StrPath | None = None, *, prefix: str = "", on_progress: ProgressCallback | None = None
+        self,
+        root: StrPath | None = None,
+        *,
+        prefix: str = "",
+        link: Literal["hard"] | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> Path:
         """Write the version's files below `root` and return it.
 
-        Files that are already there with the right content are left alone; an interrupted download continues. Every
-        file is verified against its digest before it gets its name. References are not fetched.
+        What the local cache has is taken from there: of a version that was downloaded before, nothing is asked of the
+        server but its name. Files that are already there with the right content are left alone; an interrupted download
+        continues. Every file is verified against its digest before it gets its name. References are not fetched.
 
         Args:
             root: Directory to write to; created if missing. Default: `./artifacts/<collection>:v<N>`.
             prefix: Only paths that begin with it: `images/` for a directory.
+            link: `"hard"` to get read-only names of the cache's own files, which take no space, where both are on one
+                file system and the file is not executable. Whoever edits one all the same changes it in every
+                directory that was made so.
             on_progress: Called ten times a second at most, and at the end. What it raises ends the download.
 
         Raises:
@@ -116,7 +132,7 @@ class Version:
         """
         content = await self._content()
         where = Path("artifacts") / self.name if root is None else Path(root)
-        result = await content.download_tree(self.digest, where, prefix=prefix, on_progress=on_progress)
+        result = await content.download_tree(self.digest, where, prefix=prefix, link=link, on_progress=on_progress)
         return result.root
 
     async def files(self, prefix: str = "", fold_directories: bool = False) -> AsyncGenerator[ListedEntry, None]:
@@ -139,6 +155,8 @@ class Version:
 
     def open(self, path: str) -> AbstractAsyncContextManager[RemoteFile]:
         """Open a file for reading by ranges, without downloading it: `async with version.open("model.pt") as file`.
+
+        A file that the local cache has, of up to 1 GiB, is hashed and then read from there.
 
         Args:
             path: A path of the version.
@@ -186,7 +204,8 @@ class Version:
 
         Source: IngestService.ListTree in protos/lading_proto/ingest/v1/ingest.proto.
         """
-        return await verify_directory(await self._content(), self.digest, directory)
+        content = await self._content()
+        return await content.verify_tree(self.digest, directory)
 
     async def diff(self, other: Version) -> AsyncGenerator[PathChange, None]:
         """Yield the paths that differ from this version to another, sorted.
@@ -213,7 +232,8 @@ class Version:
     @contextlib.asynccontextmanager
     async def _open(self, path: str) -> AsyncGenerator[RemoteFile, None]:
         entry = await self._entry(path)
-        async with RemoteFile(await self._content(), path, entry.digest, entry.size_bytes or 0) as file:
+        content = await self._content()
+        async with content.open_file(entry.digest, entry.size_bytes or 0, path) as file:
             yield file
 
     async def _entry(self, path: str) -> ListedEntry:

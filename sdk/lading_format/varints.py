@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 _MAX_U64 = (1 << 64) - 1
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 from lading_format.errors import ReasonedError
 from lading_server.common.access import Access, KeyChecker, RememberedKeys, read_service_key
@@ -17,6 +18,7 @@ from lading_server.common.allocator import keep_freed_memory
 from lading_server.common.allowances import keyless_allowances
 from lading_server.common.database import DatabaseUnavailable
 from lading_server.common.drain import Drain
+from lading_server.common.kept_versions import KeptVersions
 from lading_server.common.keys_for_reading import KeysForReading
 from lading_server.common.local_file import announced
 from lading_server.common.logs import set_up_logs
@@ -33,9 +35,11 @@ from lading_server.common.settings import (
     split_address,
 )
 from lading_server.common.tls import Certificates, CertificatesRefused
-from lading_server.ingest.component import open_ingest
+from lading_server.common.unfinished import refuse_unfinished
+from lading_server.ingest.component import IngestComponent, open_ingest
 from lading_server.ingest.packs.local import StoreLocked
 from lading_server.ingest.registry_keys import RemoteKeys
+from lading_server.ingest.registry_versions import NoRegistryVersions, RemoteVersions
 from lading_server.registry.component import RegistryComponent, open_registry
 from lading_server.registry.ingest_pins import RemotePins
 
@@ -110,11 +114,14 @@ async def _opened(
     settings: Settings, drain: Drain, metrics: Metrics, certificates: Certificates, stack: AsyncExitStack
 ) -> _Parts:
     """Open the services of the settings, each with the other one beside it or at the end of a channel."""
+    refuse_unfinished(Path(settings.data))
     service_key = read_service_key(settings.service_key_file) if settings.services != "both" else ""
     components: list[Component] = []
     registry: RegistryComponent | None = None
     keys: KeyChecker | None = None
     keys_for_reading: KeyChecker | None = None
+    versions: KeptVersions = NoRegistryVersions()
+    ingest: IngestComponent | None = None
     if settings.services != "registry":
         ingest = await stack.enter_async_context(open_ingest(settings, drain, metrics))
         pins = ingest.pins
@@ -125,18 +132,19 @@ async def _opened(
         )
     if settings.services != "ingest":
         registry = await stack.enter_async_context(open_registry(settings, pins))
-        keys = registry.keys
+        keys, versions = registry.keys, registry.kept
         components.append(registry)
-    elif settings.auth == "keys":
-        dialing = dialed(settings.registry_target, service_key, certificates)
-        keys = remembered = RememberedKeys(
-            RemoteKeys(await stack.enter_async_context(dialing)), settings.key_cache_seconds
-        )
+    elif settings.registry_target:
+        peer = await stack.enter_async_context(dialed(settings.registry_target, service_key, certificates))
+        versions = RemoteVersions(peer)
+        keys = remembered = RememberedKeys(RemoteKeys(peer), settings.key_cache_seconds)
         keys_for_reading = KeysForReading(remembered, settings.key_grace_seconds)
+    if ingest is not None:
+        await stack.enter_async_context(ingest.collecting(versions))
     access = Access(
         keys if settings.auth == "keys" else None,
         service_key,
-        keys_for_reading=keys_for_reading,
+        keys_for_reading=keys_for_reading if settings.auth == "keys" else None,
         keyless=keyless_allowances(settings),
     )
     return _Parts(components, registry, access)

@@ -34,7 +34,7 @@ _VERSIONS_PER_RUN = 10
 _PER_SECOND = 20  # requests that are remembered for two days came at this rate, up to one for each version
 _REMEMBERED_SECONDS = 2 * 86_400
 # Changed with what is written here, so that an older database is made anew.
-_SHAPE = "3"
+_SHAPE = "4"
 
 Say = Callable[[str], None]
 
@@ -179,14 +179,14 @@ class _Rows:
                 index += 1
 
     def projects(self) -> Iterator[Sequence[Any]]:
-        return ((row, self.entity_id, name, self._now_ms) for name, row in self._projects.items())
+        return ((row, self.entity_id, name, self._now_ms, "live", None) for name, row in self._projects.items())
 
     def collections(self) -> Iterator[Sequence[Any]]:
         for row, place in enumerate(self._places, self._first):
             project = self._projects[place.project]
             yield (
                 *(row, self.entity_id, project, place.name, "sequence", "dataset", "", place.size, place.size),
-                *(self._now_ms, self._now_ms, "admin"),
+                *(self._now_ms, self._now_ms, "admin", "live", None, None, None),
             )
 
     def runs(self) -> Iterator[Sequence[Any]]:
@@ -203,7 +203,7 @@ class _Rows:
             yield (
                 *(self._first + index, self._uids[index], self.entity_id, collection, number, "live"),
                 *(rng.randbytes(32), 3, 0, rng.randrange(1 << 30), "# A card", metadata, self._now_ms, "admin"),
-                *(self._run_of(index), None, None),
+                *(self._run_of(index), None, None, None, None),
             )
 
     def tags(self) -> Iterator[Sequence[Any]]:

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from lading_server.common.errors import OffsetMismatch, UploadTakenOver
 from lading_server.ingest.index.rows import (
     ChunkRef,
-    ContentBusy,
     IndexBatch,
     NewBlob,
     NewRecipePart,
@@ -272,27 +271,6 @@ async def test_a_condemned_blob_is_revived_by_committing_it_again(index: Content
     assert await index.blobs.stat("acme", [digest]) == {}
     assert await index.recorder.record([batch], {}) == [None]
     assert await blob_state(index, digest) == ("live", 1, 2)
-
-
-async def test_a_blob_or_tree_that_is_being_deleted_is_not_revived(index: ContentIndex) -> None:
-    blob, tree, other = new_digests(3)
-    batches = [
-        IndexBatch("acme", blobs=[NewBlob(blob, 1, 1), NewBlob(other, 1, 1)]),
-        IndexBatch("acme", trees=[NewTree(tree, 0, 0, 0, [])]),
-        IndexBatch("acme", blobs=[NewBlob(other, 1, 1)]),
-    ]
-    assert await index.recorder.record(batches, {}) == [None, None, None]
-    await set_state(index, blobs, blob, "deleting")
-    await set_state(index, trees, tree, "deleting")
-    outcomes = await index.recorder.record(batches, {})
-    assert isinstance(outcomes[0], ContentBusy)
-    assert outcomes[0].digests == {blob}
-    assert isinstance(outcomes[1], ContentBusy)
-    assert outcomes[1].digests == {tree}
-    assert outcomes[2] is None
-    assert await blob_state(index, blob) == ("deleting", 0, 1)
-    # Twice the first time, and once now: the rejected batch did not count.
-    assert (await blob_state(index, other))[1] == 1
 
 
 # --- trees ---

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from lading_server.common.errors import StorageFailed
-from lading_server.ingest.packs.ids import uuid7
+from lading_server.common.ids import uuid7
 from lading_server.ingest.packs.local import LocalPackStorage
 from lading_server.ingest.packs.memory import MemoryPackStorage
 from lading_server.ingest.packs.storage import PackExists, PackNotFound, PackStorage, ShortRead

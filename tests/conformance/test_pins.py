@@ -177,7 +177,7 @@ async def test_another_entitys_tree_cannot_be_pinned_and_its_pins_are_apart(inge
         await ingest.pins.acquire("rival", VERSION, theirs)
 
 
-@pytest.mark.parametrize("state", ["condemned", "deleting"])
+@pytest.mark.parametrize("state", ["condemned", "damaged"])
 async def test_a_tree_with_a_blob_that_is_not_live_cannot_be_pinned(ingest: Ingest, state: str) -> None:
     tree = await put_tree(ingest, FILES)
     await set_state(ingest.index, blobs, blake3_digest(SMALL), state)

@@ -75,7 +75,7 @@ async def test_migrating_again_changes_nothing(database: Database) -> None:
     await migrate(database, MIGRATIONS)
     async with database.read() as connection:
         assert (await connection.execute(sa.select(revisions))).all() == [(1, 7)]
-        assert (await connection.scalars(sa.text("SELECT version_num FROM alembic_version"))).all() == ["0001"]
+        assert (await connection.scalars(sa.text("SELECT version_num FROM alembic_version"))).all() == ["0002"]
 
 
 async def test_a_database_from_a_newer_program_is_refused_and_left_alone(database: Database) -> None:

@@ -36,6 +36,10 @@ VALUES: dict[str, type] = {
     "version": lading.Version,
     "collection": lading.Collection,
     "project": lading.Project,
+    "delete result": lading.DeleteResult,
+    "undeleted version": lading.Undeleted,
+    "collection progress": lading.CollectionProgress,
+    "project progress": lading.ProjectProgress,
     "file": lading.ListedEntry,
     "change": lading.PathChange,
     "event": lading.Event,
@@ -45,8 +49,18 @@ VALUES: dict[str, type] = {
     "new key": lading.NewKey,
     "member": lading.Member,
     "rule": lading.AliasRule,
+    "retention rule": lading.RetentionRule,
+    "retention verdict": lading.RetentionVerdict,
     "entity": lading.EntityInfo,
     "audit report": lading.AuditReport,
+    "cache": lading.CacheInfo,
+    "pruning": lading.CachePruned,
+    "cache check": lading.CacheCheck,
+    "finding": lading.CheckFinding,
+    "hurt version": lading.HurtVersion,
+    "check summary": lading.CheckSummary,
+    "entity collection": lading.EntityCollection,
+    "explanation": lading.Explanation,
 }
 
 
@@ -95,7 +109,7 @@ def test_a_section_says_what_the_help_says(name: str) -> None:
 def test_a_command_with_json_says_of_what_form(name: str) -> None:
     has_json = any("--json" in parameter.opts for parameter in COMMANDS[name].params)
     assert ("\n`--json`: " in _sections("Commands")[name]) == has_json
-    assert has_json == (name not in {"serve", "cat", "demo"})
+    assert has_json == (name not in {"serve", "backup", "restore", "rebuild-index", "cat", "demo"})
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -66,7 +66,8 @@ async def test_two_hundred_clients_leave_one_story(kind: str, tmp_path: Path) ->
             log, current = await reader.events()
             state = await reader.state()
         assert [event.revision for event in log] == list(range(1, current + 1))
-        assert replayed(log) == state
+        # Ten thousand versions are too many for a comparison to be shown whole.
+        assert _others(replayed(log), state) == []
         check_numbers(state)
         assert set(told.numbers.values()) <= set(state.versions)
         assert set(told.makers) == set(state.versions)
@@ -175,7 +176,7 @@ class Reader:
 
     async def state(self) -> State:
         """Return what the tables hold, as calls tell it."""
-        state = State(set(), {}, {}, {}, set())
+        state = State(set(), {}, {}, {}, set(), {}, set())
         for page in await self._pages(self._stub.ListProjects, collections_pb2.ListProjectsRequest()):
             state.projects.update(project.name for project in page.projects)
         for page in await self._pages(self._stub.ListCollections, collections_pb2.ListCollectionsRequest()):
@@ -212,11 +213,25 @@ class Reader:
         return pages
 
 
+def _others(one: State, other: State) -> list[object]:
+    """Return the first few things of which two stories tell differently."""
+    sides: list[tuple[str, Any, Any]] = list(zip(State._fields, one, other, strict=True))
+    differing: list[object] = []
+    for name, left, right in sides:
+        if isinstance(left, dict):
+            keys = left.keys() | right.keys()
+            differing += [(name, key, left.get(key), right.get(key)) for key in keys if left.get(key) != right.get(key)]
+        else:
+            differing += [(name, key) for key in left ^ right]
+    return differing[:5]
+
+
 def _told(version: versions_pb2.Version) -> dict[str, Any]:
     """Return a version as the events tell it."""
     told: dict[str, Any] = {
         "place": (version.project, version.collection),
         "run": version.run_id,
+        "expires_at_ms": None,
         "number": version.number,
         "tree_digest": version.tree_digest,
         "file_count": version.file_count,

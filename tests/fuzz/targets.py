@@ -12,7 +12,7 @@ import json
 import os.path
 from collections.abc import Callable, Mapping, Sequence
 
-from lading._scan import LocalFile
+from lading._local_files import LocalFile
 from lading._upload.content import Chunk, UploadingFile
 from lading._upload.wire import encode_batch
 from lading_format import names

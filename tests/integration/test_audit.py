@@ -22,7 +22,9 @@ from lading_server.common.serving import running
 from lading_server.common.settings import Settings
 from lading_server.registry.component import RegistryComponent
 from lading_server.registry.domain.access import run_access
+from lading_server.registry.domain.kept import Kept
 from lading_server.registry.domain.registry import Registry
+from lading_server.registry.service.retention import RetentionServicer
 from lading_server.registry.service.servicer import RegistryServicer
 from lading_server.registry.store.schema import entities, events
 from tests.support.command_line import CommandLine
@@ -51,7 +53,14 @@ async def audited(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             await set_aliases(registry, f"vision/digits:v{number}", "best")
             await commit(registry, pins.new_tree(), caller=eve)
         async with run_access(registry.settings, registry.store) as access:
-            component = RegistryComponent(RegistryServicer(registry), access, Path(), serves_keys=False)
+            component = RegistryComponent(
+                RegistryServicer(registry),
+                RetentionServicer(registry.retention),
+                access,
+                Kept(registry.store),
+                Path(),
+                serves_peer=False,
+            )
             async with (
                 running(Settings(), ("127.0.0.1", 0), [component], Drain(), Metrics(), Access(None)) as server,
                 lading.Client(f"127.0.0.1:{server.port}", api_key="", entity="acme") as client,

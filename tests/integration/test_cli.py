@@ -191,7 +191,7 @@ def test_what_is_not_there_ends_with_3(cli: CommandLine, dataset: Path) -> None:
         ["runs", "nothing"],
         ["history", "nothing"],
         ["verify", "nothing", str(dataset)],
-        ["rm", "digits:v7"],
+        ["delete", "digits:v7"],
     ):
         code, told = cli.refused(*arguments)
         assert code == 3, told
@@ -227,18 +227,18 @@ def test_a_link_is_numbered_named_and_taken_away(cli: CommandLine, dataset: Path
     code, told = cli.refused("unlink", f"{link}:v0")
     assert code == 1
     assert "staging" in told
-    code, told = cli.refused("rm", f"{link}:v0")
+    code, told = cli.refused("delete", f"{link}:v0")
     assert code == 1
     assert _line(cli, "unlink", f"{link}:v0", "--force") == f"{link}:v0"
     assert cli.json("show", "digits")["number"] == 0
 
 
-def test_rm_deletes_what_is_not_in_use_and_more_with_force(cli: CommandLine, dataset: Path) -> None:
+def test_delete_deletes_what_is_not_in_use_and_more_with_force(cli: CommandLine, dataset: Path) -> None:
     reference = _line(cli, "put", str(dataset), "digits", "--type", "dataset", "--alias", "best")
-    code, told = cli.refused("rm", "digits:v0")
+    code, told = cli.refused("delete", "digits:v0")
     assert code == 1
     assert "best" in told
-    assert _line(cli, "rm", "digits:v0", "--force") == reference
+    assert _line(cli, "delete", "digits:v0", "--force") == reference
     assert cli.refused("show", "digits:v0")[0] == 3
 
 

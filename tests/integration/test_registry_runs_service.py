@@ -21,9 +21,11 @@ from lading_server.common.serving import running
 from lading_server.common.settings import Settings
 from lading_server.registry.component import RegistryComponent
 from lading_server.registry.domain.access import run_access
+from lading_server.registry.domain.kept import Kept
 from lading_server.registry.domain.lineage import Direction
 from lading_server.registry.domain.registry import Registry
 from lading_server.registry.service.convert_runs import DIRECTIONS, STATES, details_to_proto, graph_to_proto
+from lading_server.registry.service.retention import RetentionServicer
 from lading_server.registry.service.servicer import RegistryServicer
 from lading_server.registry.store.schema import RunState
 from tests.support.index import FakeClock
@@ -39,7 +41,14 @@ async def registry(tmp_path: Path) -> AsyncIterator[Registry]:
 @pytest.fixture
 async def stub(registry: Registry) -> AsyncIterator[Any]:
     async with run_access(registry.settings, registry.store) as access:
-        component = RegistryComponent(RegistryServicer(registry), access, Path(), serves_keys=False)
+        component = RegistryComponent(
+            RegistryServicer(registry),
+            RetentionServicer(registry.retention),
+            access,
+            Kept(registry.store),
+            Path(),
+            serves_peer=False,
+        )
         async with (
             running(Settings(), ("127.0.0.1", 0), [component], Drain(), Metrics(), Access(None)) as server,
             grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,

@@ -22,7 +22,16 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import lading
-from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, ingest_pb2, trees_pb2, usage_pb2
+from lading_proto.ingest.v1 import (
+    capabilities_pb2,
+    check_pb2,
+    chunks_pb2,
+    files_pb2,
+    ingest_pb2,
+    maintenance_pb2,
+    trees_pb2,
+    usage_pb2,
+)
 from lading_proto.registry.v1 import (
     access_pb2,
     collections_pb2,
@@ -30,6 +39,7 @@ from lading_proto.registry.v1 import (
     lineage_pb2,
     refs_pb2,
     registry_pb2,
+    retention_pb2,
     runs_pb2,
     versions_pb2,
 )
@@ -39,14 +49,16 @@ from tests.support.wire import Wire, digest_of, iter_of, reason_of, recipe, text
 
 SECRET = b"the weights that acme trained for a month"
 CARD = "what acme thinks of its weights"
-INGEST, REGISTRY, ACCESS = (
+INGEST, REGISTRY, ACCESS, RETENTION = (
     "lading.ingest.v1.IngestService",
     "lading.registry.v1.RegistryService",
     "lading.registry.v1.AccessService",
+    "lading.registry.v1.RetentionService",
 )
+CHECK, MAINTENANCE = "lading.ingest.v1.CheckService", "lading.ingest.v1.MaintenanceService"
 SERVICES: Mapping[str, ServiceDescriptor] = {
     service.full_name: service
-    for module in (ingest_pb2, registry_pb2, access_pb2)
+    for module in (ingest_pb2, check_pb2, maintenance_pb2, registry_pb2, access_pb2, retention_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 }
 # What differs from call to call, whoever makes it.
@@ -205,6 +217,17 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             files_pb2.ReadFileRequest(entity=me, tree_path=files_pb2.TreePath(tree_digest=n.tree, path="model.bin"))
         ],
     },
+    # Both for the operator, but for one rpc.
+    CHECK: {
+        "CheckStore": lambda me, n: [
+            check_pb2.CheckStoreRequest(level=check_pb2.CHECK_LEVEL_INDEX, only_entity=n.entity)
+        ]
+    },
+    MAINTENANCE: {
+        "CollectGarbage": lambda me, n: [maintenance_pb2.CollectGarbageRequest(dry_run=True, name=n.entity)],
+        "ExplainContent": lambda me, n: [maintenance_pb2.ExplainContentRequest(entity=me, digest=n.tree)],
+        "GetLastCollection": lambda me, n: [maintenance_pb2.GetLastCollectionRequest()],
+    },
     REGISTRY: {
         "GetServerInfo": lambda me, n: [registry_pb2.GetServerInfoRequest()],
         "WhoAmI": lambda me, n: [registry_pb2.WhoAmIRequest()],
@@ -232,6 +255,17 @@ CASES: Mapping[str, Mapping[str, Case]] = {
             versions_pb2.UpdateVersionRequest(entity=me, reference=n.reference, description="taken")
         ],
         "DeleteVersion": lambda me, n: [versions_pb2.DeleteVersionRequest(entity=me, reference=n.reference)],
+        "UndeleteVersion": lambda me, n: [versions_pb2.UndeleteVersionRequest(entity=me, uid=n.uid)],
+        "DeleteVersions": lambda me, n: [versions_pb2.DeleteVersionsRequest(entity=me, query='tag = "acmes"')],
+        "DeleteCollection": lambda me, n: [
+            collections_pb2.DeleteCollectionRequest(entity=me, project=n.project, collection=n.collection, force=True)
+        ],
+        "UndeleteCollection": lambda me, n: [
+            collections_pb2.UndeleteCollectionRequest(entity=me, project=n.project, collection=n.collection)
+        ],
+        "DeleteProject": lambda me, n: [
+            collections_pb2.DeleteProjectRequest(entity=me, project=n.project, force=True, purge=True)
+        ],
         "UpdateRefs": lambda me, n: [
             refs_pb2.UpdateRefsRequest(
                 entity=me,
@@ -285,6 +319,26 @@ CASES: Mapping[str, Mapping[str, Case]] = {
         ],
         "ListAliasRules": lambda me, n: [access_pb2.ListAliasRulesRequest(entity=me)],
         "AddMember": lambda me, n: [access_pb2.AddMemberRequest(entity=me, name=n.member, role=access_pb2.ROLE_VIEWER)],
+    },
+    RETENTION: {
+        "GetRetentionRule": lambda me, n: [
+            retention_pb2.GetRetentionRuleRequest(entity=me, project=n.project, collection=n.collection)
+        ],
+        "DeleteRetentionRule": lambda me, n: [
+            retention_pb2.DeleteRetentionRuleRequest(entity=me, project=n.project, collection=n.collection)
+        ],
+        "SimulateRetention": lambda me, n: [
+            retention_pb2.SimulateRetentionRequest(entity=me, project=n.project, collection=n.collection)
+        ],
+        "SetRetentionRule": lambda me, n: [
+            retention_pb2.SetRetentionRuleRequest(
+                entity=me, rule=retention_pb2.RetentionRule(project=n.project, collection=n.collection, keep_last=1)
+            )
+        ],
+        "ListRetentionRules": lambda me, n: [retention_pb2.ListRetentionRulesRequest(entity=me)],
+        "ApplyRetention": lambda me, n: [
+            retention_pb2.ApplyRetentionRequest(entity=me, project=n.project, collection=n.collection)
+        ],
     },
 }
 

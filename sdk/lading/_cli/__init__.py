@@ -14,8 +14,10 @@ Modules:
     transfers  put, get, cat, verify
     lists      ls, search, runs
     versions   show, history, diff, lineage
-    names      alias, tag, link, unlink, rm
+    names      alias, tag, link, unlink
+    deleting   delete, undelete, collection, project
     audit      audit verify
+    cache      cache info, cache prune, cache verify
     programs   serve, demo: other programs that take this one's place
     options    arguments and options that several commands have, and groups of commands
     listing    how a command prints what there are several of

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from lading._check_models import CheckProgress
 from lading._progress import Progress
 
 
@@ -27,6 +28,11 @@ class Bars:
         self._bar = bar
         self._task = task
 
+    @property
+    def parts(self) -> tuple[Bar, TaskID]:
+        """What is drawn, and which line of it."""
+        return self._bar, self._task
+
     def __call__(self, progress: Progress) -> None:
         """Show where the transfer is."""
         self.latest = progress
@@ -37,6 +43,31 @@ class Bars:
             total=progress.bytes_total or None,
             files=f"{progress.files_done:,}/{progress.files_total:,} files",
         )
+
+
+class CheckBar:
+    """One bar: what is being checked, bytes, speed and time left."""
+
+    def __init__(self, bar: Bar, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+
+    def __call__(self, progress: CheckProgress) -> None:
+        """Show where the check is."""
+        self._bar.update(
+            self._task,
+            description=f"checking {progress.phase}",
+            completed=progress.bytes_done,
+            total=progress.bytes_total or None,
+            files=f"{progress.items_done:,} items",
+        )
+
+
+@contextmanager
+def check_bar(console: Console | None = None) -> Iterator[CheckBar]:
+    """Give a bar for a check that goes away at the end of the block; drawn on stderr if `console` is None."""
+    with bars("checking", console) as shown:
+        yield CheckBar(*shown.parts)
 
 
 @contextmanager

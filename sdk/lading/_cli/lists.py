@@ -15,6 +15,8 @@ from lading._cli.options import AsJson, Limit, means_version
 from lading._cli.output import size_text, time_text
 from lading._cli.session import connected
 
+_DELETED_COLLECTION_HEADINGS = ("COLLECTION", "TYPE", "DELETED", "UNTIL")
+_DELETED_VERSION_HEADINGS = ("VERSION", "TYPE", "SIZE", "CREATED", "DELETED", "UNTIL")
 _VERSION_HEADINGS = ("VERSION", "ALIASES", "TYPE", "FILES", "SIZE", "CREATED", "BY")
 
 
@@ -34,6 +36,12 @@ def ls(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Of a version: every file, not one line a directory.")
     ] = False,
+    deleted: Annotated[
+        bool,
+        typer.Option(
+            "--deleted", help="What can be undeleted, and until when: collections, or a collection's versions."
+        ),
+    ] = False,
     limit: Limit = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -43,7 +51,13 @@ def ls(
 
     async def listing() -> None:
         async with connected() as client:
-            if not what:
+            if deleted and (not what or what.endswith("/")):
+                collections = client.collections(what.removesuffix("/") or None, deleted=True)
+                await print_all(collections, limit, as_json, _DELETED_COLLECTION_HEADINGS, _deleted_collection_row)
+            elif deleted:
+                versions = client.versions(what, deleted=True)
+                await print_all(versions, limit, as_json, _DELETED_VERSION_HEADINGS, _deleted_version_row)
+            elif not what:
                 await print_all(client.projects(), limit, as_json, ("PROJECT", "CREATED"), _project_row)
             elif means_version(what):
                 version = await client.version(what)
@@ -127,6 +141,26 @@ async def _collections(client: lading.Client, name: str) -> AsyncGenerator[ladin
         return client.collections(project)
     kinds = "project" if name.endswith("/") else "collection or project"
     raise lading.NotFound(f"There is no {kinds} {project!r}. `lading ls` lists the projects.")
+
+
+def _deleted_collection_row(collection: lading.Collection) -> tuple[str, ...]:
+    return (
+        collection.reference,
+        collection.type,
+        time_text(collection.deleted_at),
+        time_text(collection.purge_at),
+    )
+
+
+def _deleted_version_row(version: lading.Version) -> tuple[str, ...]:
+    return (
+        version.reference,
+        version.type,
+        size_text(version.size_bytes),
+        time_text(version.created_at),
+        time_text(version.deleted_at),
+        time_text(version.purge_at),
+    )
 
 
 def _project_row(project: lading.Project) -> tuple[str, ...]:

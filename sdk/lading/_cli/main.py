@@ -14,7 +14,22 @@ from typing import Annotated, Any
 
 import typer
 
-from lading._cli import account, audit, lists, members, names, programs, rules, transfers, versions
+from lading._cli import (
+    account,
+    audit,
+    cache,
+    check,
+    deleting,
+    garbage,
+    lists,
+    members,
+    names,
+    programs,
+    retention,
+    rules,
+    transfers,
+    versions,
+)
 from lading._cli.exits import ADVICE, EXITS, Exit
 from lading._cli.output import OutputClosed, discard_output, flush_output, print_message
 from lading._errors import LadingError
@@ -28,7 +43,7 @@ Exit codes:
   1    failed; stderr says why, and what to do next
   2    a mistake in usage, or a malformed name
   3    there is no such version, collection, path or run
-  4    content is not what its digest says, or events are not those that were written
+  4    content is not what its digest says or is lost, or events are not those that were written
   130  interrupted by Ctrl-C
 
 \b
@@ -37,13 +52,15 @@ Settings:
   LADING_API_KEY      where `lading login` keeps none
   LADING_ENTITY       the entity where a name says none; else the key's
   LADING_PROJECT      the project where a name says none; else `default`
+  LADING_CACHE_DIR    where fetched files and digests are kept; `off` for nowhere
+  LADING_CACHE_BYTES  how much of files; else 10737418240
   LADING_CA_FILE      whose certificates to believe, if not whose the system believes
   LADING_CLIENT_CERT  what to show to a server that asks, with LADING_CLIENT_KEY
   https_proxy         the way to servers that are not on this machine; no_proxy leaves some out
 """
 
 # What other programs do, which have logs of their own.
-_PROGRAMS = ("serve", "demo")
+_PROGRAMS = ("serve", "backup", "restore", "rebuild-index", "demo")
 
 app = typer.Typer(invoke_without_command=True, pretty_exceptions_enable=False, rich_markup_mode=None, epilog=_EPILOG)
 
@@ -76,7 +93,8 @@ def lading(
 # They take the arguments of the program that they become, its --help too.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
-app.command(context_settings=_PASSED_ON)(programs.serve)
+for _program in (programs.serve, programs.backup, programs.restore, programs.rebuild_index):
+    app.command(context_settings=_PASSED_ON)(_program)
 for _command in (
     account.login,
     account.whoami,
@@ -87,6 +105,7 @@ for _command in (
     transfers.cat,
     names.alias,
     names.tag,
+    names.ttl,
     names.link,
     names.unlink,
     versions.lineage,
@@ -94,16 +113,24 @@ for _command in (
     versions.history,
     versions.diff,
     transfers.verify,
-    names.rm,
+    deleting.delete,
+    deleting.undelete,
     lists.runs,
+    check.check,
+    garbage.gc,
+    garbage.explain,
 ):
     app.command()(_command)
 for _name, _group in (
+    ("collection", deleting.collection),
+    ("project", deleting.project),
     ("key", members.key),
     ("member", members.member),
     ("rule", rules.app),
+    ("retention", retention.app),
     ("entity", members.entity),
     ("audit", audit.app),
+    ("cache", cache.app),
 ):
     app.add_typer(_group, name=_name)
 app.command(context_settings=_PASSED_ON)(programs.demo)

@@ -1,4 +1,4 @@
-"""What changes names and no content: `alias`, `tag`, `link`, `unlink`, `rm`."""
+"""What changes names and no content: `alias`, `tag`, `ttl`, `link`, `unlink`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import typer
 
 import lading
 from lading._cli.documents import document
+from lading._cli.durations import parse_ttl
 from lading._cli.options import AsJson, Force, Reference
-from lading._cli.output import print_document, print_line
+from lading._cli.output import print_document, print_line, time_text
 from lading._cli.session import connected
 
 
@@ -62,6 +63,27 @@ def tag(
     _print_version(version, version.tags, as_json)
 
 
+def ttl(
+    reference: Reference,
+    time: Annotated[
+        str, typer.Argument(metavar="TIME", help="From now on: 45s, 90m, 12h, 30d, 2w; or never, for ever.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say how long a version stays.
+
+    Prints its reference and when its time is over. It is deleted then, unless an alias other than latest or a link
+    points at it. Only admins have a version go sooner."""
+    wanted = parse_ttl(time, "TIME")
+
+    async def change() -> lading.Version:
+        async with connected() as client:
+            return await client.update_version(reference, ttl=wanted)
+
+    version = asyncio.run(change())
+    _print_version(version, (time_text(version.expires_at) if version.expires_at else "never",), as_json)
+
+
 def link(
     reference: Reference,
     target: Annotated[
@@ -95,18 +117,6 @@ def unlink(reference: Reference, force: Force = False, as_json: AsJson = False) 
     async def change() -> lading.Version:
         async with connected() as client:
             return await client.unlink(reference, force=force)
-
-    _print_version(asyncio.run(change()), (), as_json)
-
-
-def rm(reference: Reference, force: Force = False, as_json: AsJson = False) -> None:
-    """Delete a version.
-
-    Prints what it was. Its number is not given again."""
-
-    async def change() -> lading.Version:
-        async with connected() as client:
-            return await client.delete(reference, force=force)
 
     _print_version(asyncio.run(change()), (), as_json)
 

@@ -12,6 +12,7 @@ import typer
 
 import lading
 from lading._cli.documents import document
+from lading._cli.durations import parse_ttl
 from lading._cli.exits import Exit
 from lading._cli.options import AsJson, Reference
 from lading._cli.output import (
@@ -55,6 +56,10 @@ def put(
     exclude: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Of a directory, not what matches. May be repeated.")
     ] = None,
+    ttl: Annotated[
+        str,
+        typer.Option(metavar="TIME", help="How long the version stays: 30d, 12h, never. Default: as the rule says."),
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Store a directory or a file, and print its name.
@@ -62,7 +67,7 @@ def put(
     It becomes a version of a collection. Only what the server does not have is sent. Where the collection has a version
     of the same content no other is made: aliases and tags are set on that one. After an interruption, run it again.
     """
-    values = parse_metadata(metadata or ())
+    values, time_to_live = parse_metadata(metadata or ()), parse_ttl(ttl, "--ttl")
 
     async def store() -> tuple[lading.Committed, lading.Progress]:
         async with connected_for_transfer() as client:
@@ -78,6 +83,7 @@ def put(
                     include=include or (),
                     exclude=exclude or (),
                     on_progress=display,
+                    ttl=time_to_live,
                 )
             return committed, display.latest
 
@@ -101,19 +107,25 @@ def get(
     prefix: Annotated[
         str, typer.Option(metavar="PREFIX", help="Only paths that begin with it: images/ for a directory.")
     ] = "",
+    hard_links: Annotated[
+        bool,
+        typer.Option("--hard-links", help="Read-only names of the local cache's own files, which take no space."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fetch a version's files, verified.
 
-    Prints the directory that has them. Files that are there already with the right content are left alone. After an
-    interruption, run it again.
+    Prints the directory that has them. Files that are there already with the right content are left alone, and what
+    the local cache has is taken from there. After an interruption, run it again.
     """
 
     async def fetch() -> tuple[lading.Version, Path, lading.Progress]:
         async with connected_for_transfer() as client:
             version = await client.version(reference)
             with shown("downloading") as display:
-                root = await version.download(output, prefix=prefix, on_progress=display)
+                root = await version.download(
+                    output, prefix=prefix, link="hard" if hard_links else None, on_progress=display
+                )
             return version, root, display.latest
 
     version, root, progress = asyncio.run(fetch())

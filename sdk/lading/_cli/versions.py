@@ -160,6 +160,7 @@ def _fields(version: lading.Version) -> dict[str, str]:
         "digest": version.digest,
         "link to": version.source,
         "created": f"{time_text(version.created_at)} by {version.created_by}",
+        "expires": time_text(version.expires_at) if version.expires_at is not None else "",
         "run": version.run_id,
         "metadata": "\n".join([f"{key} = {json.dumps(value)}" for key, value in version.metadata.items()]),
         "card": version.description,

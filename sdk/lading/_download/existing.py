@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -60,12 +61,18 @@ def keep_right_ones(root: SafeRoot, candidates: Sequence[Candidate], stop: threa
             except (OSError, UnsafePath):
                 continue  # It went away, or may not be read: then it is fetched.
             try:
-                if _digest(fd, blob.size_bytes, stop) == blob.digest:
+                if _digest(fd, blob.size_bytes, stop) == blob.digest and _may_be_set(fd, target.executable):
                     make_executable(fd, target.executable)
                     right.append((blob, target))
             finally:
                 os.close(fd)
     return right
+
+
+def _may_be_set(fd: int, executable: bool) -> bool:
+    """Whether a file's right to execute is as it should be, or is its own: that of a hard link is the cache's too."""
+    status = os.fstat(fd)
+    return status.st_nlink == 1 or bool(status.st_mode & stat.S_IXUSR) == executable
 
 
 def _digest(fd: int, size_bytes: int, stop: threading.Event) -> bytes:

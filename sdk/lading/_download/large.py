@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Sequence
 
+from lading._cache.transfer import Transfer
 from lading._download.pieces import PieceOrder
 from lading._download.plan import Wanted
 from lading._download.wire import ReceivedPiece
@@ -27,9 +28,10 @@ class LargeFile:
         was_continued: Whether some of it is from an earlier download.
     """
 
-    def __init__(self, root: SafeRoot, wanted: Wanted) -> None:
+    def __init__(self, root: SafeRoot, wanted: Wanted, cache: Transfer | None) -> None:
         self._root = root
         self._wanted = wanted
+        self._cache = cache
         self._fd, self._name = _open_locked(root, wanted)
         self._order = PieceOrder([wanted])
         self._hasher = new_hasher()
@@ -87,14 +89,38 @@ class LargeFile:
         if self._hasher.digest() != self._wanted.digest:
             return False
         os.ftruncate(self._fd, self._wanted.size_bytes)
-        first, *others = self._wanted.targets
+        if self._cache is None or not self._place_links(self._cache):
+            self._place()
+        self._is_placed = True
+        return True
+
+    def _place_links(self, cache: Transfer) -> bool:
+        """Make the file an entry of the cache and its places links to that, if that is wanted and can be."""
+        wanted = self._wanted
+        if not cache.gives_links(self._root) or all(target.executable for target in wanted.targets):
+            return False
+        if not cache.keep_unfinished(wanted.digest, self._root, self._fd, self._name, wanted.size_bytes):
+            return False
+        if not cache.give(self._root, [wanted]):
+            # Somebody dropped the entry in between. The file has no name any more, and its bytes are still there.
+            with self._root.cursor() as cursor:
+                for target in wanted.targets:
+                    cursor.copy(self._fd, wanted.size_bytes, target.path, executable=target.executable)
+        self._root.discard(self._name)
+        return True
+
+    def _place(self) -> None:
+        """Put the file itself in its place, copies in others, and keep it in the cache where that copies nothing."""
+        cache, wanted = self._cache, self._wanted
+        first, *others = wanted.targets
         make_executable(self._fd, first.executable)
         with self._root.cursor() as cursor:
             for target in others:
-                cursor.copy(self._fd, self._wanted.size_bytes, target.path, executable=target.executable)
+                cursor.copy(self._fd, wanted.size_bytes, target.path, executable=target.executable)
             cursor.place(self._name, first.path)
-        self._is_placed = True
-        return True
+            # Not before: who finds an unfinished file with another name refuses to write to it.
+            if cache is not None and not cache.keep_clone(wanted.digest, self._fd, wanted.size_bytes):
+                cache.keep_placed(wanted.digest, cursor, first.path, wanted.size_bytes)
 
 
 def _open_locked(root: SafeRoot, wanted: Wanted) -> tuple[int, str]:
@@ -120,6 +146,8 @@ def _lock(fd: int, root: SafeRoot, name: str) -> bool:
         opened, named = os.fstat(fd), os.stat(name, dir_fd=root.partial_fd, follow_symlinks=False)
     except (BlockingIOError, FileNotFoundError):
         return False
+    if not os.path.samestat(opened, named):
+        return False  # it has its name by now, and the cache may have given it a second one
     if opened.st_nlink > 1:
         raise UnsafePath(f"The unfinished file {name} is also another file's content. Remove it first.")
-    return os.path.samestat(opened, named)
+    return True

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lading._cache.taking import batches
+from lading._cache.transfer import Transfer
 from lading._download.existing import Candidate, find_candidates, jobs, keep_right_ones
 from lading._download.large import LargeFile
-from lading._download.plan import Plan, Wanted
+from lading._download.plan import Wanted
+from lading._download.planning import Planned
 from lading._download.small import SMALL_AT_MOST_BYTES, SmallFiles, wrong_bytes
 from lading._download.wire import ReceivedPiece, decode_pieces
 from lading._errors import IntegrityError, LadingError, one_error
 from lading._files import SafeRoot
 from lading._limits import Limits
-from lading._listing import tree_pages
 from lading._model import DownloadResult, StrPath
 from lading._progress import ProgressCallback, ProgressMeter
 from lading._retry import RetryPolicy
 from lading._threads import Threads
 from lading._transport import BULK_LANES, STALL_SECONDS, Stream, Transport
 from lading_format.digest import blake3_digest
-from lading_proto.ingest.v1 import chunks_pb2, trees_pb2
+from lading_proto.ingest.v1 import chunks_pb2
 
 # Of one stream of small files: some messages long, so that its start costs nothing, and cheap to repeat.
 _BYTES_PER_STREAM = 32 << 20
@@ -33,25 +35,19 @@ T = TypeVar("T")
 async def download(
     transport: Transport,
     entity: str,
-    limits: Limits,
+    limits: Callable[[], Awaitable[Limits]],
     policy: RetryPolicy,
-    tree_digest: str,
+    planned: Planned,
     root: StrPath,
-    prefix: str,
     on_progress: ProgressCallback | None,
+    cache: Transfer | None,
+    threads: Threads,
 ) -> DownloadResult:
-    """Download a tree. See IngestClient.download_tree."""
-    plan = Plan(tree_digest, prefix)
-    request = trees_pb2.ListTreeRequest(
-        entity=entity, tree_digest=tree_digest, prefix=prefix, page_size=limits.max_page_size
-    )
-    with Threads() as threads:
-        async for page in tree_pages(transport, policy, request):
-            await threads.run(plan.add, page)
-        wanted = await threads.run(plan.finish)
+    """Download what was planned. See Content.download_tree."""
+    plan, wanted = planned
     meter = ProgressMeter(on_progress, bytes_total=plan.size_bytes, files_total=plan.file_count)
-    with SafeRoot(root) as safe_root, Threads() as threads:
-        fetch = _Fetch(transport, entity, limits, policy, safe_root, meter, threads)
+    with SafeRoot(root) as safe_root:
+        fetch = _Fetch(transport, entity, limits, policy, safe_root, meter, threads, cache)
         await fetch.run(wanted)
     return DownloadResult(Path(root), tuple(plan.references), meter.finish())
 
@@ -63,11 +59,12 @@ class _Fetch:
         self,
         transport: Transport,
         entity: str,
-        limits: Limits,
+        limits: Callable[[], Awaitable[Limits]],
         policy: RetryPolicy,
         root: SafeRoot,
         meter: ProgressMeter,
         threads: Threads,
+        cache: Transfer | None,
     ) -> None:
         self._transport = transport
         self._entity = entity
@@ -76,9 +73,10 @@ class _Fetch:
         self._root = root
         self._meter = meter
         self._threads = threads
+        self._cache = cache
 
     async def run(self, wanted: Sequence[Wanted]) -> None:
-        """Keep what is right already, fetch the rest."""
+        """Keep what is right already, take what the cache has, fetch the rest."""
         if not self._root.is_empty:
             await self._keep_existing(wanted)
         missing = [blob for blob in wanted if blob.targets]
@@ -89,7 +87,12 @@ class _Fetch:
         for blob in missing:
             if not blob.size_bytes:
                 self._meter.add(files_done=len(blob.targets))
-        todo = self._jobs([blob for blob in missing if blob.size_bytes])
+        missing = [blob for blob in missing if blob.size_bytes]
+        if self._cache is not None:
+            missing = await self._take_cached(missing, self._cache)
+        if not missing:
+            return
+        todo = self._jobs(missing, await self._limits())
         with one_error():
             async with asyncio.TaskGroup() as group:
                 for lane in range(BULK_LANES):
@@ -112,13 +115,37 @@ class _Fetch:
         for blob in wanted if kept else ():
             blob.targets = [target for target in blob.targets if target.path not in kept]
 
+    async def _take_cached(self, missing: Sequence[Wanted], cache: Transfer) -> list[Wanted]:
+        """Write what the cache has; return the rest."""
+        jobs_left = batches(missing)
+        taken: set[bytes] = set()
+
+        async def work() -> None:
+            for batch in jobs_left:
+                given = await self._threads.run(cache.give, self._root, batch)
+                taken.update(given)
+                self._count_taken([blob for blob in batch if blob.digest in given])
+
+        with one_error():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._threads.count):
+                    group.create_task(work())
+        return [blob for blob in missing if blob.digest not in taken]
+
+    def _count_taken(self, blobs: Sequence[Wanted]) -> None:
+        files = sum([len(blob.targets) for blob in blobs])
+        taken_bytes = sum([blob.size_bytes * len(blob.targets) for blob in blobs])
+        self._meter.add(
+            bytes_done=taken_bytes, bytes_deduplicated=taken_bytes, files_done=files, files_deduplicated=files
+        )
+
     def _count_kept(self, right: Sequence[Candidate]) -> None:
         kept_bytes = sum([blob.size_bytes for blob, _ in right])
         self._meter.add(
             bytes_done=kept_bytes, bytes_deduplicated=kept_bytes, files_done=len(right), files_deduplicated=len(right)
         )
 
-    def _jobs(self, wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
+    def _jobs(self, wanted: Sequence[Wanted], limits: Limits) -> Iterator[list[Wanted]]:
         """Yield what one stream is to bring: many small files, or one large."""
         batch: list[Wanted] = []
         batch_bytes = 0
@@ -128,7 +155,7 @@ class _Fetch:
                 continue
             batch.append(blob)
             batch_bytes += blob.size_bytes
-            if batch_bytes >= _BYTES_PER_STREAM or len(batch) >= self._limits.max_ranges_per_call:
+            if batch_bytes >= _BYTES_PER_STREAM or len(batch) >= limits.max_ranges_per_call:
                 yield batch
                 batch, batch_bytes = [], 0
         if batch:
@@ -152,7 +179,7 @@ class _Fetch:
                 self._count_fetched(blob)
 
         while missing:
-            files = SmallFiles(self._root, list(missing.values()))
+            files = SmallFiles(self._root, list(missing.values()), self._cache)
             ranges = [
                 chunks_pb2.BlobRange(blob_digest=digest, length_bytes=b.size_bytes) for digest, b in missing.items()
             ]
@@ -165,7 +192,7 @@ class _Fetch:
                 raise _short_stream(self._transport.target)
 
     async def _fetch_large(self, blob: Wanted, lane: int) -> None:
-        file = await self._threads.run(LargeFile, self._root, blob)
+        file = await self._threads.run(LargeFile, self._root, blob, self._cache)
         keep = True
         try:
             await self._threads.run(file.hash_existing, self._threads.stop)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lading._cache.transfer import Transfer
 from lading._download.pieces import PieceOrder
 from lading._download.plan import Wanted
 from lading._download.wire import ReceivedPiece
 from lading._errors import IntegrityError
-from lading._files import SafeRoot
+from lading._files import Cursor, SafeRoot
 from lading_format.digest import blake3_digest, format_digest
 
 # A file of this size is fetched again in a hundredth of a second; larger ones are worth continuing.
@@ -21,10 +22,13 @@ class SmallFiles:
     Args:
         root: Where to write.
         wanted: The blobs in the order of the request, none longer than SMALL_AT_MOST_BYTES.
+        cache: Where to keep them as well, if there is a cache.
     """
 
-    def __init__(self, root: SafeRoot, wanted: Sequence[Wanted]) -> None:
+    def __init__(self, root: SafeRoot, wanted: Sequence[Wanted], cache: Transfer | None) -> None:
         self._root = root
+        self._cache = cache
+        self._gives_links = cache is not None and cache.gives_links(root)
         self._order = PieceOrder(wanted)
         self._parts: list[bytes | memoryview] = []
 
@@ -50,10 +54,25 @@ class SmallFiles:
                     self._parts = []
                 if blake3_digest(data) != wanted.digest:
                     raise wrong_bytes(wanted)
-                for target in wanted.targets:
-                    cursor.write(data, target.path, executable=target.executable)
+                self._write(cursor, wanted, data)
                 written.append(wanted)
         return written
+
+    def _write(self, cursor: Cursor, wanted: Wanted, data: bytes | memoryview) -> None:
+        cache = self._cache
+        # A hard link is one to the cache, so that comes first; where it cannot be, the files are like any others.
+        if (
+            cache is not None
+            and self._gives_links
+            and cache.keep(wanted.digest, data)
+            and cache.give(self._root, [wanted])
+        ):
+            return
+        for target in wanted.targets:
+            cursor.write(data, target.path, executable=target.executable)
+        # The last, for its directory is open. Not a clone, which would wait for the disk at every file.
+        if cache is not None and not cache.keep_placed(wanted.digest, cursor, target.path, wanted.size_bytes):
+            cache.keep_little(wanted.digest, data)
 
 
 def wrong_bytes(wanted: Wanted) -> IntegrityError:

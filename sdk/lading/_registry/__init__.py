@@ -14,6 +14,10 @@ Modules:
     connection  which server, whose entity, and calls to it
     reads       the calls that change nothing
     writes      the calls that do
+    deletions   the calls that delete and undelete
     access      the calls about members, keys, alias rules and tenants
     convert_access  between their messages and the values
+    retention   the calls about which versions stay
+    retention_models  their values
+    convert_retention  between their messages and the values
 """

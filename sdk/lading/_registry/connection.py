@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from lading._address import Address, parse_address
+from lading._cache.local import LocalCache
 from lading._config import Settings, Wishes, settle
 from lading._content import Content
 from lading._digest_cache import DigestCache
 from lading._registry.models import Identity
-from lading._registry.names import CollectionName, collection_name, portfolio_name, version_name
+from lading._registry.names import CollectionName, collection_name, portfolio_name, rule_place, version_name
 from lading._retry import RetryPolicy
 from lading._transport import Transport
 from lading._version import Version
@@ -22,6 +23,7 @@ from lading_proto.registry.v1 import registry_pb2
 if TYPE_CHECKING:
     from lading_proto.registry.v1.access_pb2_grpc import AccessServiceAsyncStub
     from lading_proto.registry.v1.registry_pb2_grpc import RegistryServiceAsyncStub
+    from lading_proto.registry.v1.retention_pb2_grpc import RetentionServiceAsyncStub
 
 Response = TypeVar("Response")
 
@@ -31,17 +33,23 @@ class Connection:
 
     Opens nothing before the first call; that one reads the settings' files. For the SDK's own parts: a program uses
     `Client`.
+
+    Attributes:
+        policy: When to try again, and when to give up.
     """
 
-    def __init__(self, wishes: Wishes, policy: RetryPolicy, digests: DigestCache | None) -> None:
+    def __init__(
+        self, wishes: Wishes, policy: RetryPolicy, digests: DigestCache | None, cache: LocalCache | None = None
+    ) -> None:
         self._wishes = wishes
-        self._policy = policy
+        self.policy = policy
         self._settings: Settings | None = None
         self._registry: Transport | None = None
         self._ingest: Transport | None = None
         self._identity: Identity | None = None
         self._contents: dict[str, Content] = {}
         self._digests = digests
+        self._cache = cache
 
     async def settings(self) -> Settings:
         """Return what the arguments, the environment and the files come to.
@@ -83,7 +91,7 @@ class Connection:
             policy: When to give up, if not as the client does.
         """
         transport = await self._transport()
-        return await (policy or self._policy).call(lambda: transport.call(method(transport.registry), request))
+        return await (policy or self.policy).call(lambda: transport.call(method(transport.registry), request))
 
     async def call_access(
         self,
@@ -94,15 +102,28 @@ class Connection:
     ) -> Response:
         """Await one call to AccessService, which the registry serves too. As `call`."""
         transport = await self._transport()
-        return await (policy or self._policy).call(lambda: transport.call(method(transport.access), request))
+        return await (policy or self.policy).call(lambda: transport.call(method(transport.access), request))
+
+    async def call_retention(
+        self,
+        method: Callable[[RetentionServiceAsyncStub], Callable[..., Awaitable[Response]]],
+        request: object,
+    ) -> Response:
+        """Await one call to RetentionService, which the registry serves too. As `call`."""
+        transport = await self._transport()
+        return await self.policy.call(lambda: transport.call(method(transport.retention), request))
 
     async def content(self, entity: str) -> Content:
         """Return the way to an entity's content. Asks the server once where that is."""
         transport = await self._ingest_transport()
         found = self._contents.get(entity)
         if found is None:
-            found = self._contents[entity] = Content(transport, entity, self._policy, self._digests)
+            found = self._contents[entity] = Content(transport, entity, self.policy, self._digests, self._cache)
         return found
+
+    async def ingest(self) -> Transport:
+        """Return the way to ingest itself, for what is about no entity. Asks the server once where that is."""
+        return await self._ingest_transport()
 
     async def version_name(self, reference: str | Version) -> VersionReference:
         """Return what a reference means, in full. Raises InvalidArgument."""
@@ -115,6 +136,11 @@ class Connection:
         """Return which collection a name means. Raises InvalidArgument."""
         entity, project = await self._places(text)
         return collection_name(text, entity, project)
+
+    async def rule_place(self, text: str) -> CollectionName:
+        """Return for which collection, or for which project, a rule is. Raises InvalidArgument."""
+        entity, project = await self._places(text)
+        return rule_place(text, entity, project)
 
     async def portfolio_name(self, text: str) -> CollectionName:
         """Return which registered model a name means. Raises InvalidArgument."""

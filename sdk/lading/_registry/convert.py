@@ -14,6 +14,8 @@ from lading._registry.models import (
     Beliefs,
     Collection,
     CollectionKind,
+    DeleteOutcome,
+    DeleteResult,
     Event,
     Lineage,
     LineageEdge,
@@ -42,6 +44,13 @@ RUN_STATES: Mapping[int, RunState] = {
     runs_pb2.RUN_STATE_FINISHED: RunState.FINISHED,
     runs_pb2.RUN_STATE_FAILED: RunState.FAILED,
     runs_pb2.RUN_STATE_CRASHED: RunState.CRASHED,
+}
+DELETE_OUTCOMES: Mapping[int, DeleteOutcome] = {
+    versions_pb2.DELETE_OUTCOME_DELETED: DeleteOutcome.DELETED,
+    versions_pb2.DELETE_OUTCOME_HAS_ALIAS: DeleteOutcome.HAS_ALIAS,
+    versions_pb2.DELETE_OUTCOME_HAS_LINK: DeleteOutcome.HAS_LINK,
+    versions_pb2.DELETE_OUTCOME_PROTECTED: DeleteOutcome.PROTECTED,
+    versions_pb2.DELETE_OUTCOME_IS_LINK: DeleteOutcome.IS_LINK,
 }
 EDGE_KINDS: Mapping[int, LineageEdgeKind] = {
     lineage_pb2.LINEAGE_EDGE_KIND_USED: LineageEdgeKind.USED,
@@ -78,8 +87,17 @@ def version(message: versions_pb2.Version, entity: str, connection: Connection) 
         is_link=message.is_link,
         source=message.source,
         source_uid=message.source_uid,
+        expires_at=moment(message.expires_at) if message.HasField("expires_at") else None,
+        deleted_at=moment(message.deleted_at) if message.HasField("deleted_at") else None,
+        purge_at=moment(message.purge_at) if message.HasField("purge_at") else None,
         connection=connection,
     )
+
+
+def delete_result(message: versions_pb2.DeleteResult, entity: str, connection: Connection) -> DeleteResult:
+    """Return what became of a version that matched a query."""
+    found = version(message.version, entity, connection)
+    return DeleteResult(found, known(DELETE_OUTCOMES, message.outcome, str(found)), tuple(message.used_by))
 
 
 def project(message: collections_pb2.Project, entity: str) -> Project:
@@ -102,6 +120,8 @@ def collection(message: collections_pb2.Collection, entity: str) -> Collection:
         created_at=moment(message.created_at),
         updated_at=moment(message.updated_at),
         created_by=message.created_by,
+        deleted_at=moment(message.deleted_at) if message.HasField("deleted_at") else None,
+        purge_at=moment(message.purge_at) if message.HasField("purge_at") else None,
     )
 
 

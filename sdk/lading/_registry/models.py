@@ -79,6 +79,8 @@ class Collection:
         created_at: When it was made.
         updated_at: When it last changed: a version, an alias, a tag or its card.
         created_by: Who made it.
+        deleted_at: When it was deleted; None for what is there.
+        purge_at: Until when it can be undeleted; None for what is there.
     """
 
     entity: str
@@ -93,6 +95,8 @@ class Collection:
     created_at: datetime
     updated_at: datetime
     created_by: str
+    deleted_at: datetime | None = None
+    purge_at: datetime | None = None
 
     @property
     def reference(self) -> str:
@@ -171,6 +175,61 @@ class RefResult:
 
     version: Version
     created: bool
+
+
+class DeleteOutcome(Enum):
+    """What became of a version that matched a query: it was deleted (or would be), or why it was left."""
+
+    DELETED = "deleted"
+    HAS_ALIAS = "has_alias"
+    HAS_LINK = "has_link"
+    PROTECTED = "protected"
+    """A protected alias points at it. `Client.delete` deletes it, by name."""
+    IS_LINK = "is_link"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """A version that matched a query, and what became of it.
+
+    Attributes:
+        version: The version as it was, without card and metadata.
+        outcome: What became of it.
+        used_by: What kept it: aliases, or links as `project/collection:vN`; the first ten.
+    """
+
+    version: Version
+    outcome: DeleteOutcome
+    used_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """A version that is there again, and the links that came back with it."""
+
+    version: Version
+    links: tuple[Version, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionProgress:
+    """A collection that goes or comes back.
+
+    Attributes:
+        collection: As it was before it was deleted, or as it is now that it is back.
+        done: Whether all of it is done; where not, the server goes on in the background.
+    """
+
+    collection: Collection
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectProgress:
+    """A project that goes: as it was, and whether all is done or the server goes on in the background."""
+
+    project: Project
+    done: bool
 
 
 class RunState(Enum):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lading._errors import InvalidArgument
 from lading_format.errors import FormatError
 from lading_format.names import MODEL_REGISTRY, check_collection, check_entity_name, check_project
 from lading_format.references import SCHEME, VersionReference, parse_reference
+
+# What no collection is called.
+_ALL = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,17 @@ def collection_name(text: str, entity: str, project: str) -> CollectionName:
         where = check_project(places[-1]) if places else project
         whose = check_entity_name(places[0]) if len(places) == 2 else entity
         return CollectionName(whose, where, check_collection(where, name))
+
+
+def rule_place(text: str, entity: str, project: str) -> CollectionName:
+    """Return for what a rule is: `[entity/][project/]name`, or `[entity/][project/]*` for all of a project.
+
+    The name is empty for all of a project. Raises as `version_name` does.
+    """
+    if text.rpartition("/")[2] != _ALL:
+        return collection_name(text, entity, project)
+    # Any name does to have the places read.
+    return replace(collection_name(f"{text.removesuffix(_ALL)}all", entity, project), name="")
 
 
 def portfolio_name(text: str, entity: str) -> CollectionName:

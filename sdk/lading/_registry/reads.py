@@ -101,12 +101,15 @@ class RegistryReads:
             async for item in listing:
                 yield convert.project(item, entity)
 
-    async def collections(self, project: str | None = None, query: str = "") -> AsyncGenerator[Collection, None]:
+    async def collections(
+        self, project: str | None = None, query: str = "", deleted: bool = False
+    ) -> AsyncGenerator[Collection, None]:
         """Yield collections, sorted by project and name.
 
         Args:
             project: Only those in this project; None for all of the entity.
             query: Only those that match, as in `search`: `type=model tag=approved`.
+            deleted: Those that were deleted and can be undeleted, instead of those that are there.
 
         Raises:
             InvalidArgument: The query cannot be read; `metadata["position"]` says where.
@@ -114,7 +117,9 @@ class RegistryReads:
         Source: RegistryService.ListCollections in protos/lading_proto/registry/v1/registry.proto.
         """
         entity = await self.connection.entity()
-        request = collections_pb2.ListCollectionsRequest(entity=entity, project=project or "", query=query)
+        request = collections_pb2.ListCollectionsRequest(
+            entity=entity, project=project or "", query=query, deleted=deleted
+        )
         listing = pages.items(
             self.connection, lambda stub: stub.ListCollections, request, lambda page: page.collections
         )
@@ -122,11 +127,13 @@ class RegistryReads:
             async for item in listing:
                 yield convert.collection(item, entity)
 
-    async def versions(self, collection: str) -> AsyncGenerator[Version, None]:
+    async def versions(self, collection: str, deleted: bool = False) -> AsyncGenerator[Version, None]:
         """Yield the versions of a collection, the newest first.
 
         Args:
             collection: `[entity/][project/]name`.
+            deleted: Those that were deleted and can be undeleted, until their `purge_at`, instead of those that are
+                there; also of a collection that was deleted.
 
         Raises:
             NotFound: There is no such collection.
@@ -134,7 +141,9 @@ class RegistryReads:
         Source: RegistryService.ListVersions in protos/lading_proto/registry/v1/registry.proto.
         """
         found = await self.connection.collection_name(collection)
-        request = versions_pb2.ListVersionsRequest(entity=found.entity, project=found.project, collection=found.name)
+        request = versions_pb2.ListVersionsRequest(
+            entity=found.entity, project=found.project, collection=found.name, deleted=deleted
+        )
         listing = pages.items(self.connection, lambda stub: stub.ListVersions, request, lambda page: page.versions)
         async with aclosing(listing):
             async for item in listing:

@@ -7,11 +7,14 @@ twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from lading._errors import FailedPrecondition, InvalidArgument
 from lading._registry import convert
 from lading._registry.connection import fresh_request_id, whole_name
+from lading._registry.convert_retention import ttl_seconds
+from lading._registry.deletions import RegistryDeletions
 from lading._registry.models import (
     NO_BELIEFS,
     Beliefs,
@@ -23,13 +26,12 @@ from lading._registry.models import (
     RefResult,
     Unlink,
 )
-from lading._registry.reads import RegistryReads
 from lading._version import Version
 from lading_format.names import MODEL_REGISTRY
 from lading_proto.registry.v1 import collections_pb2, refs_pb2, versions_pb2
 
 
-class RegistryWrites(RegistryReads):
+class RegistryWrites(RegistryDeletions):
     """The half of `Client` that changes names. It carries no content."""
 
     async def commit(
@@ -45,6 +47,7 @@ class RegistryWrites(RegistryReads):
         metadata: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         expected: Beliefs = NO_BELIEFS,
+        ttl: timedelta | None = None,
     ) -> Committed:
         """Give a tree that is stored a number in a collection.
 
@@ -63,6 +66,9 @@ class RegistryWrites(RegistryReads):
             run_id: The run that has it as an output.
             expected: What the caller believes about some of the aliases: the number of the version that each points
                 at, or None for "there is none". Where one is wrong nothing is changed.
+            ttl: How long the version stays: it is deleted then, unless an alias other than `latest` or a link points at
+                it. None for what the rule of the collection says; timedelta(0) for ever. Where the version is there
+                already the later end counts.
 
         Raises:
             NotFound: There is no such tree or run, or an alias of which something was expected.
@@ -74,7 +80,7 @@ class RegistryWrites(RegistryReads):
         Source: RegistryService.CommitVersion in protos/lading_proto/registry/v1/registry.proto.
         """
         request = await self._commit_request(
-            name, type, aliases, remove_aliases, tags, description, metadata, run_id, expected
+            name, type, aliases, remove_aliases, tags, description, metadata, run_id, expected, ttl
         )
         return await self._commit(request, tree_digest)
 
@@ -181,8 +187,9 @@ class RegistryWrites(RegistryReads):
         metadata: Mapping[str, Any] | None = None,
         add_tags: Sequence[str] = (),
         remove_tags: Sequence[str] = (),
+        ttl: timedelta | None = None,
     ) -> Version:
-        """Change a version's card, metadata and tags; return it as it is then. Of a link only tags can be changed.
+        """Change a version's card, metadata, tags and time to live; return it as it is then. Of a link only tags.
 
         Args:
             reference: The version.
@@ -190,10 +197,13 @@ class RegistryWrites(RegistryReads):
             metadata: What takes the place of all metadata; None to leave it.
             add_tags: Tags to have from now on.
             remove_tags: Tags not to have any more. One that is not there is no error.
+            ttl: How long it stays from now on; timedelta(0) for ever, None to leave it. Only admins have a version go
+                sooner.
 
         Raises:
             NotFound: There is no such collection, version or alias.
-            FailedPrecondition: It is a link, which has the card and the metadata of its source.
+            FailedPrecondition: It is a link, which has the card and the metadata of its source, and no time to live.
+            PermissionDenied: It would go sooner, and the caller is no admin.
             InvalidArgument: A tag breaks its rules, or metadata is no JSON or too large.
 
         Source: RegistryService.UpdateVersion in protos/lading_proto/registry/v1/registry.proto.
@@ -207,6 +217,7 @@ class RegistryWrites(RegistryReads):
             add_tags=convert.name_sequence(add_tags, "add_tags"),
             remove_tags=convert.name_sequence(remove_tags, "remove_tags"),
             request_id=fresh_request_id(),
+            ttl_seconds=ttl_seconds(ttl),
         )
         response = await self.connection.call(lambda stub: stub.UpdateVersion, request)
         return convert.version(response.version, name.entity, self.connection)
@@ -219,26 +230,6 @@ class RegistryWrites(RegistryReads):
         Source: RegistryService.UpdateVersion in protos/lading_proto/registry/v1/registry.proto.
         """
         return await self.update_version(reference, add_tags=add, remove_tags=remove)
-
-    async def delete(self, reference: str | Version, force: bool = False) -> Version:
-        """Delete a version; return it as it was. Its number is not given again.
-
-        Args:
-            reference: The version.
-            force: Delete it although aliases or links point at it; they go with it.
-
-        Raises:
-            NotFound: There is no such collection, version or alias.
-            FailedPrecondition: Aliases or links point at it, which the message names; or it is a link: `unlink` it.
-
-        Source: RegistryService.DeleteVersion in protos/lading_proto/registry/v1/registry.proto.
-        """
-        name = await self.connection.version_name(reference)
-        request = versions_pb2.DeleteVersionRequest(
-            entity=name.entity, reference=whole_name(name), force=force, request_id=fresh_request_id()
-        )
-        response = await self.connection.call(lambda stub: stub.DeleteVersion, request)
-        return convert.version(response.version, name.entity, self.connection)
 
     async def create_collection(
         self,
@@ -320,6 +311,7 @@ class RegistryWrites(RegistryReads):
         metadata: Mapping[str, Any] | None,
         run_id: str | None,
         expected: Beliefs,
+        ttl: timedelta | None,
     ) -> versions_pb2.CommitVersionRequest:
         """Return a commit of a tree that is still to come; raise for what could not be committed, whatever the tree."""
         found = await self.connection.collection_name(name)
@@ -338,6 +330,7 @@ class RegistryWrites(RegistryReads):
             tags=convert.name_sequence(tags, "tags"),
             aliases=convert.alias_changes(aliases, remove_aliases, expected),
             run_id=run_id or "",
+            ttl_seconds=ttl_seconds(ttl),
         )
 
     async def _commit(self, request: versions_pb2.CommitVersionRequest, tree_digest: str) -> Committed:

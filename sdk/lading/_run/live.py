@@ -98,6 +98,7 @@ class LiveRun:
             type=artifact.type,
             aliases=snapshot.aliases,
             tags=snapshot.tags,
+            ttl=snapshot.ttl,
             description=snapshot.description,
             metadata=snapshot.metadata,
             run_id=self.info.run_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -223,6 +224,7 @@ class Run:
         type: str | None = None,  # noqa: A002
         aliases: Sequence[str] = (),
         tags: Sequence[str] = (),
+        ttl: timedelta | None = None,
     ) -> LoggedArtifact:
         """Begin to make an artifact a version of its collection, and return at once: it goes on in the background.
 
@@ -235,6 +237,7 @@ class Run:
             type: Of a path, the collection's type. Default: that of the collection, which is there then.
             aliases: Aliases to point at the version, wherever they pointed. `latest` moves by itself.
             tags: Tags of the version.
+            ttl: How long the version stays, as in `Client.commit`: None for what the rule of the collection says.
 
         Returns:
             What can be awaited for the Version. What nobody awaits and fails ends the block with NotLogged.
@@ -251,7 +254,7 @@ class Run:
             artifact = Artifact.of(artifact, name, type)
         elif name is not None or type is not None:
             raise InvalidArgument("An Artifact has a name and a type. Leave out the others.")
-        return live.uploads.start(take_snapshot(artifact, aliases, tags))
+        return live.uploads.start(take_snapshot(artifact, aliases, tags, ttl))
 
     async def link_artifact(
         self, version: Version | LoggedArtifact | str, target: str, aliases: Sequence[str] = ()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from lading._artifact import Artifact
 from lading._errors import InvalidArgument, NotLogged
 from lading._json import plain_object
 from lading._model import Reference, StrPath
+from lading._registry.convert_retention import ttl_seconds
 from lading._registry.names import format_errors
 from lading._version import Version
 from lading_format.names import check_settable_alias, check_tag
@@ -31,6 +33,7 @@ class Snapshot:
         metadata: As JSON can say it.
         aliases: What to point at the version.
         tags: What to tag it with.
+        ttl: How long it stays.
     """
 
     artifact: Artifact
@@ -39,14 +42,19 @@ class Snapshot:
     metadata: Mapping[str, Any]
     aliases: tuple[str, ...]
     tags: tuple[str, ...]
+    ttl: timedelta | None = None
 
 
-def take_snapshot(artifact: Artifact, aliases: Sequence[str], tags: Sequence[str]) -> Snapshot:
+def take_snapshot(
+    artifact: Artifact, aliases: Sequence[str], tags: Sequence[str], ttl: timedelta | None = None
+) -> Snapshot:
     """Return what is logged of an artifact now, whatever becomes of it later.
 
     Raises:
-        InvalidArgument: An alias or a tag breaks its rules, or the metadata is not a JSON object.
+        InvalidArgument: An alias or a tag breaks its rules, the time to live is negative, or the metadata is not a JSON
+            object.
     """
+    ttl_seconds(ttl)
     for names, what in ((aliases, "aliases"), (tags, "tags")):
         if isinstance(names, str):
             raise InvalidArgument(f"{what} is a sequence: write {what}=[{names!r}].")
@@ -54,7 +62,7 @@ def take_snapshot(artifact: Artifact, aliases: Sequence[str], tags: Sequence[str
         checked_aliases = tuple(check_settable_alias(alias) for alias in aliases)
         checked_tags = tuple(check_tag(tag) for tag in tags)
     metadata = plain_object(artifact.metadata, "metadata")
-    return Snapshot(artifact, artifact.entries(), artifact.description, metadata, checked_aliases, checked_tags)
+    return Snapshot(artifact, artifact.entries(), artifact.description, metadata, checked_aliases, checked_tags, ttl)
 
 
 class LoggedArtifact:

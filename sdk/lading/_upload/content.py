@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lading._scan import LocalFile
+from lading._local_files import LocalFile
 
 DIGEST_BYTES = 32
 
@@ -19,6 +19,7 @@ class UploadingFile:
 
     Attributes:
         source: The file on disk.
+        number: Its place among the files of the upload.
         digest: Of the whole; empty until all was read.
         chunk_digests: 32 bytes a chunk, in order. Empty for a file of one chunk, which is the file's own digest.
         chunk_sizes: Bytes, in order.
@@ -40,6 +41,7 @@ class UploadingFile:
     durable_chunks: int = 0
     is_handed_on: bool = False
     repairs: int = 0
+    number: int = 0
     _ahead: set[int] = field(default_factory=set)
 
     @property

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lading._errors import IntegrityError, one_error
 from lading._limits import Limits
+from lading._local_files import LocalFile
 from lading._progress import ProgressMeter
 from lading._retry import RetryPolicy
-from lading._scan import LocalFile
 from lading._threads import Threads
 from lading._transport import Transport
 from lading._upload.blobs import Committer, failure
 from lading._upload.chunks import ChunkFlow
-from lading._upload.content import UploadingFile
+from lading._upload.content import DIGEST_BYTES, UploadingFile
 from lading._upload.flow import Budget
 from lading._upload.read import BLOCK_BYTES, LargeFile, read_again, read_batch
 from lading._upload.session import Session
@@ -25,6 +25,9 @@ from lading_proto.ingest.v1 import chunks_pb2
 _MEMORY_BYTES = 48 << 20
 _READERS = 2
 _FILES_PER_BATCH = 256
+# Files that were read and are not committed, about 1 KiB each beside their data: more than one CommitBlobs call takes,
+# so that the next gather while one is answered.
+_FILES_AT_ONCE = 16_384
 # `missing_chunk_digests` names at most 1,000; so a recipe of many more takes many rounds, each of which must help.
 _MISSING_PER_ANSWER = 1_000
 _REPAIRS_AT_MOST = 3
@@ -33,8 +36,9 @@ _REPAIRS_AT_MOST = 3
 class BlobUpload:
     """Uploads files until each is a committed blob.
 
-    Invariant: `_uncommitted` counts the files that were read, or are being read, and are not committed; a file whose
-    content another has is not counted.
+    Invariant: `_uncommitted` counts the files that are not committed; a file whose content another has on its way is
+    not counted. Only what is on its way is kept of a file besides its digest, so the memory does not grow with their
+    number but by 32 bytes each.
     """
 
     def __init__(
@@ -54,17 +58,19 @@ class BlobUpload:
         self._budget = Budget(_MEMORY_BYTES)
         self._flow = ChunkFlow(transport, session, limits, policy, self._budget, meter, self._hand_on)
         self._committer = Committer(transport, session, limits, policy, self._take_result)
+        self._places = Budget(_FILES_AT_ONCE)
+        self._digests = bytearray()
         self._by_digest: dict[bytes, UploadingFile] = {}
         self._streamed: dict[UploadingFile, StreamedCommit] = {}
         self._uncommitted = 0
         self._committed = asyncio.Event()
         self._group = asyncio.TaskGroup()
 
-    async def run(self, sources: Sequence[LocalFile]) -> list[bytes]:
-        """Upload; return the digests in the order of the files."""
-        files = [UploadingFile(source) for source in sources]
-        jobs = _jobs(files)
-        self._uncommitted = len(files)
+    async def run(self, sources: Iterable[LocalFile], count: int) -> bytearray:
+        """Upload `count` files; return their digests, 32 bytes each, in their order."""
+        jobs = _jobs(UploadingFile(source, number=number) for number, source in enumerate(sources))
+        self._uncommitted = count
+        self._digests = bytearray(DIGEST_BYTES * count)
         with one_error():
             async with self._group as group:
                 self._flow.start(group)
@@ -76,10 +82,11 @@ class BlobUpload:
                     self._committed.clear()
                 self._flow.close()
                 self._committer.close()
-        return [file.digest for file in files]
+        return self._digests
 
     async def _read(self, jobs: Iterator[list[UploadingFile]]) -> None:
         for files in jobs:
+            await self._places.acquire(len(files))
             if files[0].source.size_bytes > BLOCK_BYTES:
                 await self._read_large(files[0])
             else:
@@ -178,13 +185,18 @@ class BlobUpload:
             self._flow.submit([chunk])
 
     def _count_done(self, file: UploadingFile) -> None:
+        at = DIGEST_BYTES * file.number
+        self._digests[at : at + DIGEST_BYTES] = file.digest
+        if self._by_digest.get(file.digest) is file:
+            del self._by_digest[file.digest]
+        self._places.release(1)
         self._meter.add(files_done=1, files_deduplicated=int(not file.sent_chunks))
         self._uncommitted -= 1
         if not self._uncommitted:
             self._committed.set()
 
 
-def _jobs(files: Sequence[UploadingFile]) -> Iterator[list[UploadingFile]]:
+def _jobs(files: Iterable[UploadingFile]) -> Iterator[list[UploadingFile]]:
     """Yield files that one thread reads in one go: many small ones, or one that is larger than a block."""
     batch: list[UploadingFile] = []
     batch_bytes = 0

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from lading._digest_cache import DigestCache
 from lading._errors import NotFound
 from lading._limits import Limits
+from lading._local_files import LocalFile
 from lading._model import TreeInfo
 from lading._retry import RetryPolicy
-from lading._scan import LocalFile
 from lading._threads import Threads
 from lading._transport import Transport
 from lading._upload.tree import TreeEntries, tree_digest, tree_info
@@ -45,29 +45,32 @@ class KnownFiles:
 
     async def stored(self, digests: Sequence[bytes | None]) -> list[bytes | None]:
         """Return the digests of those files that the entity has; None for all others."""
-        asked = [format_digest(digest) for digest in dict.fromkeys(digests) if digest is not None]
-        there: set[bytes] = set()
-        for first in range(0, len(asked), self._limits.max_digests_per_call):
-            part = asked[first : first + self._limits.max_digests_per_call]
-            request = chunks_pb2.StatBlobsRequest(entity=self._entity, digests=part)
-            response = await self._policy.call(
-                partial(self._transport.call, self._transport.control.StatBlobs, request)
-            )
-            missing = set(response.missing_digests)
-            there.update([bytes.fromhex(digest[3:]) for digest in part if digest not in missing])
-        return [digest if digest in there else None for digest in digests]
+        stored: list[bytes | None] = []
+        for first in range(0, len(digests), self._limits.max_digests_per_call):
+            part = digests[first : first + self._limits.max_digests_per_call]
+            asked = {digest: format_digest(digest) for digest in part if digest is not None}
+            missing: set[str] = set()
+            if asked:
+                request = chunks_pb2.StatBlobsRequest(entity=self._entity, digests=asked.values())
+                response = await self._policy.call(
+                    partial(self._transport.call, self._transport.control.StatBlobs, request)
+                )
+                missing.update(response.missing_digests)
+            stored += [None if digest is None or asked[digest] in missing else digest for digest in part]
+        return stored
 
     async def stored_tree(self, entries: TreeEntries) -> TreeInfo | None:
-        """Return the tree of these entries, if the entity has it: then it has every file of it, too."""
+        """Return the tree of these entries, if the entity has all of it: then it has every file of it, too."""
         digest = await self._threads.run(tree_digest, entries)
         request = trees_pb2.GetTreeRequest(entity=self._entity, tree_digest=digest)
         try:
             response = await self._policy.call(partial(self._transport.call, self._transport.control.GetTree, request))
         except NotFound:
             return None
-        return tree_info(response.tree)
+        # Of one that is damaged, what is lost is sent again.
+        return None if response.damaged else tree_info(response.tree)
 
-    async def remember(self, files: Sequence[LocalFile], digests: Sequence[bytes], hashed_ns: int) -> None:
+    async def remember(self, digests: Iterable[tuple[LocalFile, bytes]], hashed_ns: int) -> None:
         """Keep digests of files that were just read, from `hashed_ns` on."""
         if self._cache is not None:
-            await self._threads.run(self._cache.remember, list(zip(files, digests, strict=True)), hashed_ns)
+            await self._threads.run(self._cache.remember, digests, hashed_ns)

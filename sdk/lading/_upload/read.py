@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from lading._errors import FileChanged
-from lading._scan import LocalFile
+from lading._local_files import LocalFile
 from lading._upload.content import Chunk, UploadingFile
 from lading_format import chunking
 from lading_format.borders import format_borders

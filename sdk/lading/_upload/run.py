@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Sequence
+from array import array
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
+from itertools import starmap
 
+from lading._cache.local import LocalCache
+from lading._cache.uploaded import KEPT_FROM_BYTES, keep_uploaded
 from lading._digest_cache import DigestCache
 from lading._errors import LadingError, MissingContent
 from lading._limits import Limits
-from lading._model import TreeInfo, UploadResult
+from lading._local_files import LocalFile
+from lading._model import Reference, TreeInfo, UploadResult
 from lading._progress import ProgressCallback, ProgressMeter
 from lading._retry import RetryPolicy
-from lading._scan import LocalFile, Source
+from lading._scan import Source
 from lading._threads import Threads
 from lading._transport import Transport
+from lading._upload.content import DIGEST_BYTES
 from lading._upload.files import BlobUpload
 from lading._upload.known import KnownFiles
 from lading._upload.session import Session
@@ -31,7 +38,8 @@ async def upload(
     policy: RetryPolicy,
     source: Source,
     on_progress: ProgressCallback | None,
-    cache: DigestCache | None,
+    known_digests: DigestCache | None,
+    cache: LocalCache | None,
     recheck: bool,
 ) -> UploadResult:
     """Upload files and put their tree. See Content.upload_tree."""
@@ -43,15 +51,15 @@ async def upload(
             files_total=len(source.files),
         )
         with Threads() as threads:
-            known = KnownFiles(transport, entity, limits, policy, threads, cache)
+            known = KnownFiles(transport, entity, limits, policy, threads, known_digests)
             remembered = await known.remembered(source.files)
             unchanged = None if recheck else await _tree_of_unchanged(known, source, remembered)
             if unchanged is not None:
-                _count_known(meter, source.files)
+                _count_known(meter, source.files, range(len(source.files)))
                 return UploadResult(unchanged, True, meter.finish())
             blobs = BlobUpload(transport, session, limits, policy, meter, threads)
             digests = await _digests(known, blobs, meter, source.files, await known.stored(remembered))
-        entries = _entries(source, digests)
+        entries = _Entries(source, digests)
         try:
             tree, already_present = await policy.call(partial(_put_tree, transport, session, entries))
         except MissingContent:
@@ -61,16 +69,17 @@ async def upload(
                 raise
             continue
         await session.close()
+        if cache is not None:
+            await _keep(cache, source, entries, tree)
         return UploadResult(tree, already_present, meter.finish())
     raise AssertionError("the last round returns or raises")
 
 
 async def _tree_of_unchanged(known: KnownFiles, source: Source, remembered: Sequence[bytes | None]) -> TreeInfo | None:
     """Return the tree, if no file changed since it was read and the entity has the tree."""
-    digests = [digest for digest in remembered if digest is not None]
-    if not digests or len(digests) < len(source.files):
+    if not remembered or None in remembered:
         return None
-    return await known.stored_tree(_entries(source, digests))
+    return await known.stored_tree(_Entries(source, b"".join(filter(None, remembered))))
 
 
 async def _digests(
@@ -79,36 +88,70 @@ async def _digests(
     meter: ProgressMeter,
     files: Sequence[LocalFile],
     stored: Sequence[bytes | None],
-) -> list[bytes]:
-    """Upload the files that are not known to be stored; return the digests of all."""
-    unread = [file for file, digest in zip(files, stored, strict=True) if digest is None]
-    _count_known(meter, [file for file, digest in zip(files, stored, strict=True) if digest is not None])
+) -> bytes | bytearray:
+    """Upload the files that are not known to be stored; return the digests of all, 32 bytes each."""
+    unread = array("I", [at for at, digest in enumerate(stored) if digest is None])
+    _count_known(meter, files, [at for at, digest in enumerate(stored) if digest is not None])
     hashed_ns = time.time_ns()
-    read = await blobs.run(unread)
-    await known.remember(unread, read, hashed_ns)
-    rest = iter(read)
-    return [next(rest) if digest is None else digest for digest in stored]
+    read = await blobs.run((files[at] for at in unread), len(unread))
+    await known.remember(((files[at], digest) for at, digest in zip(unread, _each(read), strict=True)), hashed_ns)
+    if len(unread) == len(files):
+        return read
+    rest = _each(read)
+    return b"".join([next(rest) if digest is None else digest for digest in stored])
 
 
-def _count_known(meter: ProgressMeter, files: Sequence[LocalFile]) -> None:
-    size_bytes = sum(file.size_bytes for file in files)
+def _count_known(meter: ProgressMeter, files: Sequence[LocalFile], numbers: Collection[int]) -> None:
+    size_bytes = sum(files[at].size_bytes for at in numbers)
     meter.add(
-        bytes_done=size_bytes, bytes_deduplicated=size_bytes, files_done=len(files), files_deduplicated=len(files)
+        bytes_done=size_bytes, bytes_deduplicated=size_bytes, files_done=len(numbers), files_deduplicated=len(numbers)
     )
 
 
-def _entries(source: Source, digests: Sequence[bytes]) -> TreeEntries:
-    entries: list[FileEntry | ReferenceEntry] = [
-        FileEntry(file.path, digest, file.size_bytes, file.executable)
-        for file, digest in zip(source.files, digests, strict=True)
+def _each(digests: bytes | bytearray) -> Iterator[bytes]:
+    for at in range(0, len(digests), DIGEST_BYTES):
+        yield bytes(digests[at : at + DIGEST_BYTES])
+
+
+class _Entries(Collection[FileEntry | ReferenceEntry]):
+    """The entries of a tree by path, made when they are read: a million at once would take 250 MB."""
+
+    def __init__(self, source: Source, digests: bytes | bytearray) -> None:
+        """`digests`: of the source's files, 32 bytes each, in their order."""
+        self._source = source
+        self._digests = digests
+
+    def __len__(self) -> int:
+        return len(self._source.files) + len(self._source.references)
+
+    def __contains__(self, entry: object) -> bool:
+        return any(entry == other for other in self)
+
+    def __iter__(self) -> Iterator[FileEntry | ReferenceEntry]:
+        files = (
+            FileEntry(file.path, digest, file.size_bytes, file.executable)
+            for file, digest in zip(self._source.files, _each(self._digests), strict=True)
+        )
+        if not self._source.references:
+            return files
+        references = starmap(_reference_entry, self._source.references)
+        return heapq.merge(files, references, key=lambda entry: sort_key(entry.path))
+
+
+def _reference_entry(path: str, reference: Reference) -> ReferenceEntry:
+    return ReferenceEntry(path, reference.uri, reference.checksum, reference.size_bytes)
+
+
+async def _keep(cache: LocalCache, source: Source, entries: TreeEntries, tree: TreeInfo) -> None:
+    """Keep in the local cache what costs nothing to keep."""
+    large = {file.path: file for file in source.files if file.size_bytes >= KEPT_FROM_BYTES}
+    if not large:
+        return
+    files = [
+        (large[entry.path], entry.digest) for entry in entries if entry.path in large and isinstance(entry, FileEntry)
     ]
-    if source.references:
-        entries += [
-            ReferenceEntry(path, reference.uri, reference.checksum, reference.size_bytes)
-            for path, reference in source.references
-        ]
-        entries.sort(key=lambda entry: sort_key(entry.path))
-    return entries
+    with Threads() as threads:
+        await threads.run(keep_uploaded, cache, files, entries, tree.digest, threads.stop)
 
 
 async def _put_tree(transport: Transport, session: Session, entries: TreeEntries) -> tuple[TreeInfo, bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 from lading._errors import InvalidArgument
 from lading._model import TreeInfo
@@ -13,7 +13,8 @@ from lading_format.errors import FormatError
 from lading_format.tree import FileEntry, ReferenceEntry, TreeHasher
 from lading_proto.ingest.v1 import trees_pb2
 
-TreeEntries = Sequence[FileEntry | ReferenceEntry]
+# Read more than once, each time in the order of the paths.
+TreeEntries = Collection[FileEntry | ReferenceEntry]
 
 _MESSAGE_BYTES = 1 << 20
 _ENTRY_OVERHEAD_BYTES = 80

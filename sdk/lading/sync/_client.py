@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 import lading._client as native
+import lading._registry.models as native_models
+from lading._check import CheckEvent
+from lading._maintenance.models import EntityCollection, Explanation, GarbageProgress, LastCollection
 from lading._model import Reference, StrPath, Usage
 from lading._progress import ProgressCallback
 from lading._registry.access_models import AliasRule, EntityInfo, Key, Member, MemberKind, NewKey, Role
@@ -15,18 +19,30 @@ from lading._registry.models import (
     AuditReport,
     Beliefs,
     Collection,
+    CollectionProgress,
     Event,
     Identity,
     MetricPoint,
     Project,
+    ProjectProgress,
     RunInfo,
     SupportsEntries,
 )
+from lading._registry.retention_models import BestOrder, RetentionApplied, RetentionRule, RetentionVerdict
 from lading._retry import RetryPolicy
 from lading._version import Version as NativeVersion
 from lading.sync._items import Items
 from lading.sync._loop import run
-from lading.sync._models import Committed, Lineage, RefChange, RefResult, RunDetails, native_change
+from lading.sync._models import (
+    Committed,
+    DeleteResult,
+    Lineage,
+    RefChange,
+    RefResult,
+    RunDetails,
+    Undeleted,
+    native_change,
+)
 from lading.sync._version import Version, native_of
 
 
@@ -90,13 +106,21 @@ class Client:
         """Return how much the client's entity stores, and how much it may. See `lading.Client.usage`."""
         return run(self.native.usage())
 
+    def check(
+        self, level: int = 1, *, restart: bool = False, entity: str | None = None, max_bytes: int = 0
+    ) -> Items[CheckEvent]:
+        """Look for damage in the store, and iterate over what is told. See `lading.Client.check`."""
+        # One at a time: what is told is about this moment, and may be long in coming.
+        checking = self.native.check(level, restart=restart, entity=entity, max_bytes=max_bytes)
+        return Items(checking, at_once=1)
+
     def version(self, reference: str | Version) -> Version:
         """Return the version that a reference means now. See `lading.Client.version`."""
         return Version.of(run(self.native.version(native_of(reference))))
 
-    def versions(self, collection: str) -> Items[Version]:
+    def versions(self, collection: str, deleted: bool = False) -> Items[Version]:
         """Iterate over the versions of a collection, the newest first. See `lading.Client.versions`."""
-        return Items(_versions(self.native.versions(collection)))
+        return Items(_versions(self.native.versions(collection, deleted)))
 
     def search(self, query: str = "", order_by: str = "") -> Items[Version]:
         """Iterate over versions of any collection that match. See `lading.Client.search`."""
@@ -106,9 +130,9 @@ class Client:
         """Return a collection. See `lading.Client.collection`."""
         return run(self.native.collection(name))
 
-    def collections(self, project: str | None = None, query: str = "") -> Items[Collection]:
+    def collections(self, project: str | None = None, query: str = "", deleted: bool = False) -> Items[Collection]:
         """Iterate over collections. See `lading.Client.collections`."""
-        return Items(self.native.collections(project, query))
+        return Items(self.native.collections(project, query, deleted))
 
     def projects(self) -> Items[Project]:
         """Iterate over the entity's projects. See `lading.Client.projects`."""
@@ -164,6 +188,7 @@ class Client:
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         on_progress: ProgressCallback | None = None,
+        ttl: timedelta | None = None,
     ) -> Committed:
         """Store files and give them a number in a collection. See `lading.Client.put`."""
         putting = self.native.put(
@@ -180,6 +205,7 @@ class Client:
             include=include,
             exclude=exclude,
             on_progress=on_progress,
+            ttl=ttl,
         )
         return Committed.of(run(putting))
 
@@ -196,6 +222,7 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         expected: Beliefs = NO_BELIEFS,
+        ttl: timedelta | None = None,
     ) -> Committed:
         """Give a tree that is stored a number in a collection. See `lading.Client.commit`."""
         committing = self.native.commit(
@@ -209,6 +236,7 @@ class Client:
             metadata=metadata,
             run_id=run_id,
             expected=expected,
+            ttl=ttl,
         )
         return Committed.of(run(committing))
 
@@ -249,18 +277,46 @@ class Client:
         metadata: Mapping[str, Any] | None = None,
         add_tags: Sequence[str] = (),
         remove_tags: Sequence[str] = (),
+        ttl: timedelta | None = None,
     ) -> Version:
-        """Change a version's card, metadata and tags. See `lading.Client.update_version`."""
-        updating = self.native.update_version(native_of(reference), description, metadata, add_tags, remove_tags)
+        """Change a version's card, metadata, tags and time to live. See `lading.Client.update_version`."""
+        updating = self.native.update_version(native_of(reference), description, metadata, add_tags, remove_tags, ttl)
         return Version.of(run(updating))
 
     def tag_version(self, reference: str | Version, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Version:
         """Change a version's tags. See `lading.Client.tag_version`."""
         return Version.of(run(self.native.tag_version(native_of(reference), add, remove)))
 
-    def delete(self, reference: str | Version, force: bool = False) -> Version:
+    def delete(self, reference: str | Version, force: bool = False, purge: bool = False) -> Version:
         """Delete a version; return it as it was. See `lading.Client.delete`."""
-        return Version.of(run(self.native.delete(native_of(reference), force)))
+        return Version.of(run(self.native.delete(native_of(reference), force, purge)))
+
+    def undelete(self, reference: str | Version, with_links: bool = False) -> Undeleted:
+        """Bring a deleted version or link back. See `lading.Client.undelete`."""
+        return Undeleted.of(run(self.native.undelete(native_of(reference), with_links)))
+
+    def delete_versions(
+        self,
+        query: str = "",
+        collection: str | None = None,
+        force: bool = False,
+        purge: bool = False,
+        dry_run: bool = True,
+    ) -> Items[DeleteResult]:
+        """Iterate over what matches a query, and whether it was deleted. See `lading.Client.delete_versions`."""
+        return Items(_results(self.native.delete_versions(query, collection, force, purge, dry_run)))
+
+    def delete_collection(self, name: str, force: bool = False, purge: bool = False) -> CollectionProgress:
+        """Delete a collection with all its versions. See `lading.Client.delete_collection`."""
+        return run(self.native.delete_collection(name, force, purge))
+
+    def undelete_collection(self, name: str) -> CollectionProgress:
+        """Bring a collection back. See `lading.Client.undelete_collection`."""
+        return run(self.native.undelete_collection(name))
+
+    def delete_project(self, name: str, force: bool = False, purge: bool = False) -> ProjectProgress:
+        """Delete a project with all its collections. See `lading.Client.delete_project`."""
+        return run(self.native.delete_project(name, force, purge))
 
     def create_collection(
         self,
@@ -338,6 +394,78 @@ class Client:
         """Take a rule for an alias away. See `lading.Client.delete_alias_rule`."""
         run(self.native.delete_alias_rule(alias, project=project, collection=collection))
 
+    def set_retention_rule(
+        self,
+        name: str,
+        *,
+        keep_last: int = 0,
+        keep_best: int = 0,
+        best_by: str = "",
+        best_order: BestOrder | str = BestOrder.MAX,
+        keep_days: int = 0,
+        keep_tags: Sequence[str] = (),
+        keep_all: bool = False,
+        default_ttl: timedelta | None = None,
+    ) -> RetentionRule:
+        """Say which versions stay. For admins. See `lading.Client.set_retention_rule`."""
+        setting = self.native.set_retention_rule(
+            name,
+            keep_last=keep_last,
+            keep_best=keep_best,
+            best_by=best_by,
+            best_order=best_order,
+            keep_days=keep_days,
+            keep_tags=keep_tags,
+            keep_all=keep_all,
+            default_ttl=default_ttl,
+        )
+        return run(setting)
+
+    def delete_retention_rule(self, name: str) -> None:
+        """Take a rule of retention away. For admins. See `lading.Client.delete_retention_rule`."""
+        run(self.native.delete_retention_rule(name))
+
+    def retention_rule(self, name: str) -> RetentionRule | None:
+        """Return the rule that counts for a collection. See `lading.Client.retention_rule`."""
+        return run(self.native.retention_rule(name))
+
+    def retention_rules(self, project: str = "") -> Items[RetentionRule]:
+        """Iterate over the entity's rules of retention. See `lading.Client.retention_rules`."""
+        return Items(self.native.retention_rules(project))
+
+    def simulate_retention(
+        self,
+        name: str,
+        *,
+        keep_last: int = 0,
+        keep_best: int = 0,
+        best_by: str = "",
+        best_order: BestOrder | str = BestOrder.MAX,
+        keep_days: int = 0,
+        keep_tags: Sequence[str] = (),
+        keep_all: bool = False,
+        default_ttl: timedelta | None = None,
+    ) -> Items[RetentionVerdict]:
+        """Iterate over what would become of each version of a collection. See `lading.Client.simulate_retention`."""
+        simulating = self.native.simulate_retention(
+            name,
+            keep_last=keep_last,
+            keep_best=keep_best,
+            best_by=best_by,
+            best_order=best_order,
+            keep_days=keep_days,
+            keep_tags=keep_tags,
+            keep_all=keep_all,
+            default_ttl=default_ttl,
+        )
+        return Items(simulating)
+
+    def apply_retention(
+        self, name: str | None = None, on_deleted: Callable[[RetentionVerdict], None] | None = None
+    ) -> RetentionApplied:
+        """Delete now what goes. For admins. See `lading.Client.apply_retention`."""
+        return run(self.native.apply_retention(name, on_deleted))
+
     def entities(self) -> Items[EntityInfo]:
         """Iterate over the server's tenants. For the operator. See `lading.Client.entities`."""
         return Items(self.native.entities())
@@ -346,10 +474,34 @@ class Client:
         """Make a tenant; return its first admin's key. For the operator. See `lading.Client.create_entity`."""
         return run(self.native.create_entity(name, admin))
 
+    def collect_garbage(
+        self, *, dry_run: bool = False, release_unknown_pins: bool = False, entity: str | None = None
+    ) -> Items[GarbageProgress | EntityCollection]:
+        """Collect garbage, one entity after the other. For the operator. See `lading.Client.collect_garbage`."""
+        return Items(
+            self.native.collect_garbage(dry_run=dry_run, release_unknown_pins=release_unknown_pins, entity=entity)
+        )
+
+    def last_collection(self) -> LastCollection:
+        """Return when garbage was last collected. For the operator. See `lading.Client.last_collection`."""
+        return run(self.native.last_collection())
+
+    def explain(self, digest: str) -> Explanation:
+        """Return what keeps some content from being collected. See `lading.Client.explain`."""
+        return run(self.native.explain(digest))
+
 
 async def _versions(found: AsyncGenerator[NativeVersion, None]) -> AsyncGenerator[Version, None]:
     try:
         async for version in found:
             yield Version.of(version)
+    finally:
+        await found.aclose()
+
+
+async def _results(found: AsyncGenerator[native_models.DeleteResult, None]) -> AsyncGenerator[DeleteResult, None]:
+    try:
+        async for result in found:
+            yield DeleteResult.of(result)
     finally:
         await found.aclose()

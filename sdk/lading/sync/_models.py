@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 
 import lading._registry.models as native
-from lading._registry.models import Beliefs, LineageEdge, RunInfo
+from lading._registry.models import Beliefs, DeleteOutcome, LineageEdge, RunInfo
 from lading.sync._version import Version, native_of
 
 
@@ -76,6 +76,33 @@ class RefResult:
     def of(cls, result: native.RefResult) -> RefResult:
         """Return the same for code without an event loop."""
         return cls(Version.of(result.version), result.created)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteResult:
+    """A version that matched a query, and what became of it. See `lading.DeleteResult`."""
+
+    version: Version
+    outcome: DeleteOutcome
+    used_by: tuple[str, ...]
+
+    @classmethod
+    def of(cls, result: native.DeleteResult) -> DeleteResult:
+        """Return the same for code without an event loop."""
+        return cls(Version.of(result.version), result.outcome, result.used_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """A version that is there again, and the links that came back with it. See `lading.Undeleted`."""
+
+    version: Version
+    links: tuple[Version, ...]
+
+    @classmethod
+    def of(cls, undeleted: native.Undeleted) -> Undeleted:
+        """Return the same for code without an event loop."""
+        return cls(Version.of(undeleted.version), tuple(Version.of(link) for link in undeleted.links))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -160,6 +161,7 @@ class Run:
         type: str | None = None,  # noqa: A002
         aliases: Sequence[str] = (),
         tags: Sequence[str] = (),
+        ttl: timedelta | None = None,
     ) -> LoggedArtifact:
         """Begin to make an artifact a version, and return at once. See `lading.Run.log_artifact`."""
         if not isinstance(artifact, Artifact):
@@ -167,7 +169,7 @@ class Run:
             artifact = Artifact.of(artifact, name, type)
         elif name is not None or type is not None:
             raise InvalidArgument("An Artifact has a name and a type. Leave out the others.")
-        return LoggedArtifact(run(self._log_artifact(artifact, aliases, tags)))
+        return LoggedArtifact(run(self._log_artifact(artifact, aliases, tags, ttl)))
 
     def link_artifact(
         self, version: Version | LoggedArtifact | str, target: str, aliases: Sequence[str] = ()
@@ -184,6 +186,6 @@ class Run:
         return repr(self.native)
 
     async def _log_artifact(
-        self, artifact: Artifact, aliases: Sequence[str], tags: Sequence[str]
+        self, artifact: Artifact, aliases: Sequence[str], tags: Sequence[str], ttl: timedelta | None
     ) -> NativeLoggedArtifact:
-        return self.native.log_artifact(artifact, aliases=aliases, tags=tags)
+        return self.native.log_artifact(artifact, aliases=aliases, tags=tags, ttl=ttl)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lading._model import ListedEntry, PathChange, StrPath
 from lading._progress import ProgressCallback
@@ -46,6 +46,9 @@ class Version:
     is_link: bool
     source: str
     source_uid: str
+    expires_at: datetime | None
+    deleted_at: datetime | None
+    purge_at: datetime | None
     native: NativeVersion = field(repr=False, compare=False)
 
     @classmethod
@@ -73,10 +76,15 @@ class Version:
         return self.reference
 
     def download(
-        self, root: StrPath | None = None, *, prefix: str = "", on_progress: ProgressCallback | None = None
+        self,
+        root: StrPath | None = None,
+        *,
+        prefix: str = "",
+        link: Literal["hard"] | None = None,
+        on_progress: ProgressCallback | None = None,
     ) -> Path:
         """Write the version's files below `root` and return it. See `lading.Version.download`."""
-        return run(self.native.download(root, prefix=prefix, on_progress=on_progress))
+        return run(self.native.download(root, prefix=prefix, link=link, on_progress=on_progress))
 
     def files(self, prefix: str = "", fold_directories: bool = False) -> Items[ListedEntry]:
         """Iterate over what the version holds. See `lading.Version.files`."""

@@ -26,6 +26,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
+from lading_server.common.errors import DiskLow
 from lading_server.common.sqlite_connection import SqliteConnection
 
 _DRIVERS = {
@@ -47,6 +48,10 @@ _ONE_QUERY = "lading_one_query"
 _MIGRATION_LOCK = 0x4C61_6469_6E67
 # serialization_failure and deadlock_detected: PostgreSQL asks for the whole transaction to be run again.
 _CONFLICT_STATES = frozenset({"40001", "40P01"})
+
+# What SQLite and PostgreSQL say when there is no space: for the file, for its shared memory; disk_full.
+_SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_POSTGRES_FULL = "53100"
 
 _CONNECT_ERRORS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
@@ -99,9 +104,19 @@ class Database:
 
         Raises:
             DatabaseUnavailable: No transaction could be begun.
+            DiskLow: There was no space for it. Nothing was written, and the next one may find some.
         """
-        async with self._turn, self._transaction(self._writer) as connection:
-            yield connection
+        async with self._turn:
+            try:
+                async with self._transaction(self._writer) as connection:
+                    yield connection
+            except DBAPIError as error:
+                if not is_disk_full(error):
+                    raise
+                raise DiskLow(
+                    f"{self._name} has no space left, and nothing was changed; free some space or ask the operator, "
+                    "then retry"
+                ) from error
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -147,6 +162,8 @@ class Database:
                 connection = await stack.enter_async_context(engine.connect())
                 await stack.enter_async_context(connection.begin())
             except _CONNECT_ERRORS as error:
+                if isinstance(error, DBAPIError) and is_disk_full(error):
+                    raise
                 raise DatabaseUnavailable(_explain(self.dialect, self._name, error)) from error
             yield connection
 
@@ -218,6 +235,14 @@ async def migrate(database: Database, script_location: str) -> None:
 def is_conflict(error: DBAPIError) -> bool:
     """Tell whether PostgreSQL undid the transaction because of another one, so that running it again may succeed."""
     return getattr(error.orig, "sqlstate", None) in _CONFLICT_STATES
+
+
+def is_disk_full(error: DBAPIError) -> bool:
+    """Tell whether the database had no space for what it was to write."""
+    cause = error.orig
+    return (
+        getattr(cause, "sqlite_errorcode", None) in _SQLITE_FULL or getattr(cause, "sqlstate", None) == _POSTGRES_FULL
+    )
 
 
 def _open_sqlite(url: URL) -> Database:

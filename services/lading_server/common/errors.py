@@ -192,7 +192,7 @@ class IsReference(DomainError):
 
 
 class DiskLow(DomainError):
-    """The store has too little free space to take more. Metadata: `free_bytes`, `required_bytes`."""
+    """There is too little free space to take more. Metadata, where it is known: `free_bytes`, `required_bytes`."""
 
     reason = "DISK_LOW"
 
@@ -203,7 +203,25 @@ class StorageFailed(DomainError):
     reason = "STORAGE_FAILED"
 
 
+class CollectionRunning(DomainError):
+    """Garbage is being collected, and one run goes at a time."""
+
+    reason = "COLLECTION_RUNNING"
+
+
 class CorruptRecord(DomainError):
     """Bytes at rest are not what was stored. Metadata: `pack`, `offset`."""
 
     reason = "CORRUPT_RECORD"
+
+
+class InvalidLevel(DomainError):
+    """A check has no such level."""
+
+    reason = "INVALID_LEVEL"
+
+
+class CheckRunning(DomainError):
+    """Another call runs the same check."""
+
+    reason = "CHECK_RUNNING"

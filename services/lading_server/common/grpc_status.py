@@ -63,6 +63,9 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.StorageFailed: _DATA_LOSS,
     errors.CorruptRecord: _DATA_LOSS,
+    errors.InvalidLevel: _INVALID,
+    errors.CheckRunning: grpc.StatusCode.ABORTED,
+    errors.CollectionRunning: _PRECONDITION,
     names.InvalidPin: _INVALID,
     names.RequestIdReused: _INVALID,
     names.InvalidMetadata: _INVALID,
@@ -97,8 +100,15 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     names.KeyNotFound: _NOT_FOUND,
     names.LastAdmin: _PRECONDITION,
     names.AliasRequires: _PRECONDITION,
+    names.InvalidRetentionRule: _INVALID,
+    names.CollectionInUse: _PRECONDITION,
+    names.CollectionDeleting: _PRECONDITION,
+    names.SourceDeleted: _PRECONDITION,
+    names.ProjectNotFound: _NOT_FOUND,
+    names.ProjectNotEmpty: _PRECONDITION,
     names.QuotaExceeded: _EXHAUSTED,
     names.RateLimited: _EXHAUSTED,
+    names.NoRegistry: _PRECONDITION,
 }
 
 # When trying again may help, in seconds: a stream ends, a server restarts. RateLimited knows it exactly.

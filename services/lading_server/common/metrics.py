@@ -40,6 +40,25 @@ class Metrics:
         self._group_seconds = Histogram(
             "lading_group_commit_seconds", "Sync and transaction of a group.", buckets=_SECONDS, registry=self.registry
         )
+        self._lost = Counter(
+            "lading_lost_records_total", "Chunks and tree pages that were found lost.", registry=self.registry
+        )
+        self._checked = Counter(
+            "lading_checked_bytes_total", "Bytes of packs that checks have read.", registry=self.registry
+        )
+        self._findings = Counter(
+            "lading_check_findings_total", "What checks have found.", ["kind"], registry=self.registry
+        )
+
+        self._freed = Counter(
+            "lading_garbage_freed_bytes_total", "Bytes that collections freed on the disk.", registry=self.registry
+        )
+        self._trash = Gauge(
+            "lading_garbage_trash_bytes", "Bytes of packs that wait for their deletion.", registry=self.registry
+        )
+        self._garbage_seconds = Gauge(
+            "lading_garbage_run_seconds", "How long the last collection took.", registry=self.registry
+        )
 
     def call_ended(self, method: str, status: str, seconds: float, received_bytes: int, sent_bytes: int) -> None:
         """Count a call."""
@@ -70,6 +89,25 @@ class Metrics:
     def blobs_committed(self, count: int) -> None:
         """Count blobs that were not there before."""
         self._blobs.inc(count)
+
+    def content_lost(self, count: int) -> None:
+        """Count chunks and tree pages that were found lost."""
+        self._lost.inc(count)
+
+    def checked(self, size_bytes: int) -> None:
+        """Count bytes of packs that a check has read."""
+        self._checked.inc(size_bytes)
+
+    def check_found(self, kind: str) -> None:
+        """Count what a check has found."""
+        self._findings.labels(kind).inc()
+
+    def garbage_collected(self, freed_bytes: int, trash_bytes: int | None, seconds: float) -> None:
+        """Count a run of the collector. `trash_bytes` is None where it did not look at every entity."""
+        self._freed.inc(freed_bytes)
+        if trash_bytes is not None:
+            self._trash.set(trash_bytes)
+        self._garbage_seconds.set(seconds)
 
     @contextmanager
     def served(self, host: str, port: int) -> Iterator[int]:

@@ -35,6 +35,12 @@ class RegistryUnavailable(DomainError):
     reason = "REGISTRY_UNAVAILABLE"
 
 
+class NoRegistry(DomainError):
+    """Ingest was not told where the registry is, and is asked for what needs it."""
+
+    reason = "NO_REGISTRY"
+
+
 class RequestIdReused(DomainError):
     """A request id was used for another call."""
 
@@ -117,6 +123,36 @@ class VersionInUse(DomainError):
     """Aliases or links point at a version. Metadata: `aliases`, `links`, comma-separated, the first few."""
 
     reason = "VERSION_IN_USE"
+
+
+class CollectionInUse(DomainError):
+    """Aliases or links from elsewhere point into a collection. Metadata: `aliases`, `links`, the first few."""
+
+    reason = "COLLECTION_IN_USE"
+
+
+class CollectionDeleting(DomainError):
+    """A collection, or its project, is being deleted at this moment. Metadata: `project`, `collection`."""
+
+    reason = "COLLECTION_DELETING"
+
+
+class SourceDeleted(DomainError):
+    """A link cannot come back, for what it points at is deleted. Metadata: `source`."""
+
+    reason = "SOURCE_DELETED"
+
+
+class ProjectNotFound(DomainError):
+    """The entity has no such project. Metadata: `project`."""
+
+    reason = "PROJECT_NOT_FOUND"
+
+
+class ProjectNotEmpty(DomainError):
+    """A project has collections. Metadata: `collections`, comma-separated, the first few."""
+
+    reason = "PROJECT_NOT_EMPTY"
 
 
 class RunNotFound(DomainError):
@@ -207,6 +243,12 @@ class AliasRequires(DomainError):
     """The alias may not point at the version: tags or metadata are missing. Metadata: `alias`, `tags`, `metadata`."""
 
     reason = "ALIAS_REQUIRES"
+
+
+class InvalidRetentionRule(DomainError):
+    """A rule of retention keeps nothing, or its parts do not go together. Metadata: `field`."""
+
+    reason = "INVALID_RETENTION_RULE"
 
 
 class QuotaExceeded(DomainError):

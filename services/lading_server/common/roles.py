@@ -67,9 +67,13 @@ def _of(service: str, required: Required, *methods: str) -> dict[str, Required]:
 
 _INGEST = "lading.ingest.v1.IngestService"
 _PINS = "lading.ingest.v1.PinService"
+_CHECKS = "lading.ingest.v1.CheckService"
 _REGISTRY = "lading.registry.v1.RegistryService"
 _ACCESS = "lading.registry.v1.AccessService"
 _KEYS = "lading.registry.v1.KeyService"
+_RETENTION = "lading.registry.v1.RetentionService"
+_KEPT = "lading.registry.v1.KeptVersionService"
+_MAINTENANCE = "lading.ingest.v1.MaintenanceService"
 
 WHO_MAY_CALL: Mapping[str, Required] = MappingProxyType(
     _of("grpc.health.v1.Health", Required.ANYBODY, "Check", "List", "Watch")
@@ -87,6 +91,7 @@ WHO_MAY_CALL: Mapping[str, Required] = MappingProxyType(
         *("UploadFile", "GetUpload"),
     )
     | _of(_PINS, Required.SERVICE, "AcquirePin", "ReleasePin", "ListPins")
+    | _of(_CHECKS, Required.OPERATOR, "CheckStore")
     # Names.
     | _of(_REGISTRY, Required.ANYBODY, "GetServerInfo")
     | _of(_REGISTRY, Required.KEY, "WhoAmI")
@@ -102,7 +107,12 @@ WHO_MAY_CALL: Mapping[str, Required] = MappingProxyType(
         *("CreateCollection", "UpdateCollection", "CommitVersion", "UpdateVersion", "UpdateRefs"),
         *("CreateRun", "UpdateRun", "Heartbeat", "FinishRun", "LogMetrics", "UseVersion"),
     )
-    | _of(_REGISTRY, Required.ADMIN, "DeleteVersion")
+    | _of(
+        _REGISTRY,
+        Required.ADMIN,
+        *("DeleteVersion", "UndeleteVersion", "DeleteVersions", "DeleteCollection", "UndeleteCollection"),
+        "DeleteProject",
+    )
     # Access.
     | _of(_ACCESS, Required.OPERATOR, "CreateEntity", "ListEntities", "SetLimits")
     | _of(_ACCESS, Required.VIEWER, "ListAliasRules")
@@ -114,6 +124,13 @@ WHO_MAY_CALL: Mapping[str, Required] = MappingProxyType(
         *("AddMember", "RemoveMember", "ListMembers", "SetAliasRule", "DeleteAliasRule"),
     )
     | _of(_KEYS, Required.SERVICE, "CheckKey")
+    # Retention.
+    | _of(_RETENTION, Required.VIEWER, "GetRetentionRule", "ListRetentionRules", "SimulateRetention")
+    | _of(_RETENTION, Required.ADMIN, "SetRetentionRule", "DeleteRetentionRule", "ApplyRetention")
+    # Maintenance.
+    | _of(_KEPT, Required.SERVICE, "ListKeptEntities", "ListKeptVersions", "GetExpectedVersions")
+    | _of(_MAINTENANCE, Required.VIEWER, "ExplainContent")
+    | _of(_MAINTENANCE, Required.OPERATOR, "CollectGarbage", "GetLastCollection")
 )
 """Who may call each rpc, by its full name `/package.Service/Method`."""
 

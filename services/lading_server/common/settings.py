@@ -169,6 +169,16 @@ class Settings:
     )
     drain_seconds: float = _setting(30.0, "how long a stopping server waits for calls", _between(0, 86400, float))
     min_free_bytes: int = _setting(512 * MIB, "free space below which writes are refused", _between(0, 1 << 50))
+    backup_interval_seconds: float = _setting(
+        0.0,
+        "how often `lading backup` runs, if it does: checked against --trash-seconds; 0 for not told",
+        _between(0, 366 * 86400, float),
+    )
+    check_bytes_per_day: int = _setting(
+        0,
+        "bytes of packs that are checked a day by itself, spread over it; 0 for none",
+        _between(0, 1 << 60),
+    )
     pack_target_bytes: int = _setting(256 * MIB, "size at which a pack is sealed", _between(MIB, 1 << 36))
     group_commit_bytes: int = _setting(16 * MIB, "bytes after which a group is committed", _between(1, 1 << 30))
     group_commit_milliseconds: int = _setting(50, "milliseconds after which a group is committed", _between(0, 10_000))
@@ -195,6 +205,9 @@ class Settings:
         _between(1, 366 * 86400, float),
         is_limit=True,
     )
+    gc_period_seconds: float = _setting(
+        3600.0, "how often garbage is collected by itself; 0 for never", _between(0, 366 * 86400, float)
+    )
     max_page_size: int = _setting(10_000, "entries of one page of a listing", _between(1, 100_000), is_limit=True)
     max_digests_per_call: int = _setting(
         16_384, "digests of one FindMissingChunks or StatBlobs", _between(1, 100_000), is_limit=True
@@ -218,8 +231,25 @@ class Settings:
     max_lineage_nodes: int = _setting(
         1000, "versions and runs of one lineage graph", _between(1, 100_000), is_limit=True
     )
+    trash_seconds: float = _setting(
+        2 * 86400.0,
+        "how long what nothing needs any more can still be taken out of the trash",
+        _between(0, 366 * 86400, float),
+        is_limit=True,
+    )
+    undelete_seconds: float = _setting(
+        7 * 86400.0,
+        "how long what was deleted can be had back before it is purged; 0 purges at once",
+        _between(0, 10 * 366 * 86400, float),
+        is_limit=True,
+    )
     run_timeout_seconds: float = _setting(
         300.0, "silence after which a run counts as crashed", _between(1, 30 * 86400, float), is_limit=True
+    )
+    retention_period_seconds: float = _setting(
+        3600.0,
+        "how often versions are deleted whose time is over or that no rule keeps; 0 for never by itself",
+        _between(0, 30 * 86400, float),
     )
 
 
@@ -263,6 +293,7 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     _check_tls(settings)
     _check_services(settings)
     _check_exposure(settings)
+    _check_backups(settings)
     return settings
 
 
@@ -324,6 +355,16 @@ def _check_exposure(settings: Settings) -> None:
         raise SettingsError(
             f"{flag}: {address} is not on this machine alone, and there is no TLS: whoever is on the way reads keys "
             f"and content; {remedy}, or accept that with --insecure"
+        )
+
+
+def _check_backups(settings: Settings) -> None:
+    """Raise SettingsError where a backup could be older than what is still there of the content that it names."""
+    if settings.backup_interval_seconds > settings.trash_seconds:
+        raise SettingsError(
+            f"--backup-interval-seconds {settings.backup_interval_seconds:g} is more than --trash-seconds "
+            f"{settings.trash_seconds:g}: content that a backup names could be gone before the next one is made; "
+            "back up more often, or keep the trash for longer"
         )
 
 

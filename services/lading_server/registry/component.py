@@ -12,19 +12,27 @@ import grpc
 from lading_proto.registry.v1 import (
     access_pb2,
     access_pb2_grpc,
+    kept_pb2,
+    kept_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
     registry_pb2,
     registry_pb2_grpc,
+    retention_pb2,
+    retention_pb2_grpc,
 )
 from lading_server.common.access import KeyChecker
+from lading_server.common.kept_versions import KeptVersions
 from lading_server.common.pins import ContentPins
 from lading_server.common.settings import Settings
 from lading_server.registry.domain.access import AccessRules, run_access
 from lading_server.registry.domain.first_keys import ADMIN_KEY_FILE, make_admins_key, make_operators_key
+from lading_server.registry.domain.kept import Kept
 from lading_server.registry.domain.registry import run_registry
 from lading_server.registry.service.access import AccessServicer
+from lading_server.registry.service.kept import KeptVersionServicer
 from lading_server.registry.service.keys import KeyServicer
+from lading_server.registry.service.retention import RetentionServicer
 from lading_server.registry.service.servicer import RegistryServicer
 from lading_server.registry.store.store import RegistryStore
 
@@ -34,12 +42,23 @@ _log = logging.getLogger(__name__)
 class RegistryComponent:
     """What a server adds to itself to serve the registry."""
 
-    def __init__(self, servicer: RegistryServicer, access: AccessRules, directory: Path, *, serves_keys: bool) -> None:
-        """`directory` is where the first keys were left; `serves_keys`: whether another process asks for keys."""
+    def __init__(
+        self,
+        servicer: RegistryServicer,
+        retention: RetentionServicer,
+        access: AccessRules,
+        kept: KeptVersions,
+        directory: Path,
+        *,
+        serves_peer: bool,
+    ) -> None:
+        """`directory` is where the first keys were left; `serves_peer`: whether ingest is another process."""
         self._servicer = servicer
+        self._retention = retention
         self._access = access
+        self._kept = kept
         self._directory = directory
-        self._serves_keys = serves_keys
+        self._serves_peer = serves_peer
 
     @property
     def service_names(self) -> Sequence[str]:
@@ -47,13 +66,22 @@ class RegistryComponent:
         names = [
             registry_pb2.DESCRIPTOR.services_by_name["RegistryService"].full_name,
             access_pb2.DESCRIPTOR.services_by_name["AccessService"].full_name,
+            retention_pb2.DESCRIPTOR.services_by_name["RetentionService"].full_name,
         ]
-        return [*names, keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name] if self._serves_keys else names
+        if self._serves_peer:
+            names.append(keys_pb2.DESCRIPTOR.services_by_name["KeyService"].full_name)
+            names.append(kept_pb2.DESCRIPTOR.services_by_name["KeptVersionService"].full_name)
+        return names
 
     @property
     def keys(self) -> KeyChecker:
         """What knows the keys, and remembers the good ones."""
         return self._access.remembered
+
+    @property
+    def kept(self) -> KeptVersions:
+        """What ingest asks, where it is in the same process."""
+        return self._kept
 
     @property
     def admin_key_file(self) -> Path | None:
@@ -65,8 +93,10 @@ class RegistryComponent:
         """Register its services."""
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(self._servicer, server)
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(self._access), server)
-        if self._serves_keys:
+        retention_pb2_grpc.add_RetentionServiceServicer_to_server(self._retention, server)
+        if self._serves_peer:
             keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(self._access.keys), server)
+            kept_pb2_grpc.add_KeptVersionServiceServicer_to_server(KeptVersionServicer(self._kept), server)
 
 
 @asynccontextmanager
@@ -94,5 +124,10 @@ async def open_registry(settings: Settings, pins: ContentPins) -> AsyncIterator[
         access = await stack.enter_async_context(run_access(settings, store))
         registry = await stack.enter_async_context(run_registry(settings, store, pins))
         yield RegistryComponent(
-            RegistryServicer(registry), access, data.absolute(), serves_keys=settings.services == "registry"
+            RegistryServicer(registry),
+            RetentionServicer(registry.retention),
+            access,
+            Kept(store),
+            data.absolute(),
+            serves_peer=settings.services == "registry",
         )

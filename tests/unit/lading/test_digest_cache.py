@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lading._digest_cache import RACY_NS, DigestCache, digest_cache
-from lading._scan import LocalFile, scan_directory
+from lading._local_files import LocalFile
+from lading._scan import scan_directory
 from lading_format.digest import blake3_digest
 
 COUNT = 1_201  # more than two queries ask for
@@ -32,7 +33,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def _scan(root: Path) -> list[LocalFile]:
-    return scan_directory(root).files
+    return list(scan_directory(root).files)
 
 
 def _later(files: list[LocalFile]) -> int:
@@ -82,7 +83,7 @@ def test_another_file_in_its_place_is_not_known(cache: DigestCache, root: Path) 
         {"changed_ns": file.changed_ns + 1},
         {"location": f"{file.location}2"},
     ):
-        other = LocalFile(**({name: getattr(file, name) for name in file.__slots__} | changed))
+        other = file._replace(**changed)
         assert cache.lookup([other]) == [None], changed
     assert cache.lookup([file]) != [None]
 

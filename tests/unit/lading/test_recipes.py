@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lading._limits import Limits
-from lading._scan import LocalFile
+from lading._local_files import LocalFile
 from lading._upload.content import UploadingFile
 from lading._upload.recipes import CHUNKS_PER_PART, recipe_messages
 

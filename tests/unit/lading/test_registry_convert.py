@@ -26,6 +26,7 @@ MOMENT = datetime(2023, 11, 14, 22, 13, 20, 123_000, UTC)
     [
         (collections_pb2.CollectionKind, convert.COLLECTION_KINDS, lading.CollectionKind),
         (runs_pb2.RunState, convert.RUN_STATES, lading.RunState),
+        (versions_pb2.DeleteOutcome, convert.DELETE_OUTCOMES, lading.DeleteOutcome),
         (lineage_pb2.LineageEdgeKind, convert.EDGE_KINDS, lading.LineageEdgeKind),
     ],
 )
@@ -61,15 +62,21 @@ def test_every_field_of_a_version_arrives() -> None:
         run_id="run",
         source="other/digits:v2",
         source_uid="1" * 32,
+        expires_at=TIME,
+        deleted_at=TIME,
+        purge_at=TIME,
     )
     assert _unset(message) == set()
     version = convert.version(message, "acme", CONNECTION)
     assert (version.reference, version.name, str(version)) == ("acme/vision/digits:v7", "digits:v7", version.reference)
     assert version.is_latest
     assert version.metadata == {"accuracy": 0.9}
-    assert version.created_at == MOMENT
+    assert (version.created_at, version.expires_at) == (MOMENT, MOMENT)
+    assert (version.deleted_at, version.purge_at) == (MOMENT, MOMENT)
+    assert convert.version(versions_pb2.Version(), "acme", CONNECTION).expires_at is None
     renamed = {"digest": "tree_digest", "metadata": "metadata_json"}
-    for name in set(version.__slots__) - {"connection", "entity", "metadata", "created_at"}:
+    moments = {"created_at", "expires_at", "deleted_at", "purge_at"}
+    for name in set(version.__slots__) - {"connection", "entity", "metadata"} - moments:
         told = getattr(message, renamed.get(name, name))
         assert getattr(version, name) == (told if isinstance(told, str | int) else tuple(told)), name
     assert len(version.__slots__) - 2 == len(message.DESCRIPTOR.fields)
@@ -88,6 +95,8 @@ def test_every_field_of_a_collection_arrives() -> None:
         created_at=TIME,
         updated_at=TIME,
         created_by="admin",
+        deleted_at=TIME,
+        purge_at=TIME,
     )
     assert _unset(message) == set()
     collection = convert.collection(message, "acme")
@@ -104,6 +113,8 @@ def test_every_field_of_a_collection_arrives() -> None:
         MOMENT,
         MOMENT,
         "admin",
+        MOMENT,
+        MOMENT,
     )
     assert collection.reference == "acme/vision/digits"
     assert len(collection.__slots__) - 1 == len(message.DESCRIPTOR.fields)

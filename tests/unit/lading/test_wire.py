@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lading._scan import LocalFile
+from lading._local_files import LocalFile
 from lading._upload.content import Chunk, UploadingFile
 from lading._upload.wire import encode_batch
 from lading_proto.ingest.v1 import chunks_pb2

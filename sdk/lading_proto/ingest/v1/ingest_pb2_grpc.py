@@ -357,7 +357,7 @@ class IngestServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetTree(self, request, context):
-        """GetTree tells a tree's totals.
+        """GetTree tells a tree's totals, and whether all of it is there.
 
         Idempotent. Errors:
 
@@ -417,7 +417,8 @@ class IngestServiceServicer(object):
 
         - `NOT_FOUND` (`BLOB_NOT_FOUND`): The entity has no such blob.
         - `INVALID_ARGUMENT` (`INVALID_RANGE`): The range is not inside the blob.
-        - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest; the pieces before it are right.
+        - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest, or lost; the pieces before it are right. Store the
+        same file again to heal it, which sends what is lost and nothing else.
 
         Errors:
 
@@ -445,6 +446,7 @@ class IngestServiceServicer(object):
         - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `expected_digest` is not of the form `b3:<64 hex>`.
         - `FAILED_PRECONDITION` (`OFFSET_MISMATCH`): `offset_bytes` is not what is durable; `expected` says what is.
         - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
+        - `NOT_FOUND` (`UPLOAD_NOT_FOUND`): A part that was durable is lost, so the upload was discarded. Start it anew.
         - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
         - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
         - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.

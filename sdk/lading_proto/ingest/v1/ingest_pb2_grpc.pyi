@@ -231,7 +231,7 @@ class IngestServiceStub:
         lading_proto.ingest.v1.trees_pb2.GetTreeRequest,
         lading_proto.ingest.v1.trees_pb2.GetTreeResponse,
     ]
-    """GetTree tells a tree's totals.
+    """GetTree tells a tree's totals, and whether all of it is there.
 
     Idempotent. Errors:
 
@@ -291,7 +291,8 @@ class IngestServiceStub:
 
       - `NOT_FOUND` (`BLOB_NOT_FOUND`): The entity has no such blob.
       - `INVALID_ARGUMENT` (`INVALID_RANGE`): The range is not inside the blob.
-      - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest; the pieces before it are right.
+      - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest, or lost; the pieces before it are right. Store the
+        same file again to heal it, which sends what is lost and nothing else.
 
     Errors:
 
@@ -319,6 +320,7 @@ class IngestServiceStub:
       - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `expected_digest` is not of the form `b3:<64 hex>`.
       - `FAILED_PRECONDITION` (`OFFSET_MISMATCH`): `offset_bytes` is not what is durable; `expected` says what is.
       - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
+      - `NOT_FOUND` (`UPLOAD_NOT_FOUND`): A part that was durable is lost, so the upload was discarded. Start it anew.
       - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
       - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.
@@ -565,7 +567,7 @@ class IngestServiceAsyncStub:
         lading_proto.ingest.v1.trees_pb2.GetTreeRequest,
         lading_proto.ingest.v1.trees_pb2.GetTreeResponse,
     ]
-    """GetTree tells a tree's totals.
+    """GetTree tells a tree's totals, and whether all of it is there.
 
     Idempotent. Errors:
 
@@ -625,7 +627,8 @@ class IngestServiceAsyncStub:
 
       - `NOT_FOUND` (`BLOB_NOT_FOUND`): The entity has no such blob.
       - `INVALID_ARGUMENT` (`INVALID_RANGE`): The range is not inside the blob.
-      - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest; the pieces before it are right.
+      - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest, or lost; the pieces before it are right. Store the
+        same file again to heal it, which sends what is lost and nothing else.
 
     Errors:
 
@@ -653,6 +656,7 @@ class IngestServiceAsyncStub:
       - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `expected_digest` is not of the form `b3:<64 hex>`.
       - `FAILED_PRECONDITION` (`OFFSET_MISMATCH`): `offset_bytes` is not what is durable; `expected` says what is.
       - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
+      - `NOT_FOUND` (`UPLOAD_NOT_FOUND`): A part that was durable is lost, so the upload was discarded. Start it anew.
       - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
       - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.
@@ -917,7 +921,7 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
         request: lading_proto.ingest.v1.trees_pb2.GetTreeRequest,
         context: _ServicerContext,
     ) -> typing.Union[lading_proto.ingest.v1.trees_pb2.GetTreeResponse, collections.abc.Awaitable[lading_proto.ingest.v1.trees_pb2.GetTreeResponse]]:
-        """GetTree tells a tree's totals.
+        """GetTree tells a tree's totals, and whether all of it is there.
 
         Idempotent. Errors:
 
@@ -985,7 +989,8 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
 
           - `NOT_FOUND` (`BLOB_NOT_FOUND`): The entity has no such blob.
           - `INVALID_ARGUMENT` (`INVALID_RANGE`): The range is not inside the blob.
-          - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest; the pieces before it are right.
+          - `DATA_LOSS` (`CORRUPT_RECORD`): A chunk is damaged at rest, or lost; the pieces before it are right. Store the
+            same file again to heal it, which sends what is lost and nothing else.
 
         Errors:
 
@@ -1015,6 +1020,7 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
           - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `expected_digest` is not of the form `b3:<64 hex>`.
           - `FAILED_PRECONDITION` (`OFFSET_MISMATCH`): `offset_bytes` is not what is durable; `expected` says what is.
           - `FAILED_PRECONDITION` (`UPLOAD_COMPLETE`): The upload was finished before; GetUpload tells its digest.
+          - `NOT_FOUND` (`UPLOAD_NOT_FOUND`): A part that was durable is lost, so the upload was discarded. Start it anew.
           - `ABORTED` (`UPLOAD_TAKEN_OVER`): Another stream continues this upload.
           - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The store has too little free space. What is durable stays.
           - `RESOURCE_EXHAUSTED` (`QUOTA_EXCEEDED`): The entity would store more than it may. What is durable stays.

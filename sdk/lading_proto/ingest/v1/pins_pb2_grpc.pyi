@@ -49,8 +49,9 @@ class PinServiceStub:
     Idempotent: the same version and tree may be sent any number of times. Errors:
 
       - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
-      - `NOT_FOUND` (`TREE_NOT_FOUND`): The entity has no such tree. Upload it, then commit again.
-      - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
+      - `NOT_FOUND` (`TREE_NOT_FOUND`): The entity has no such tree, or lost a page of it. Upload it, then commit again.
+      - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected or lost; `digests` names the first blobs.
+        Upload it, then commit again.
       - `FAILED_PRECONDITION` (`PIN_CONFLICT`): The version's pin is on another tree.
       - `FAILED_PRECONDITION` (`PIN_RELEASED`): The version's pin was released; it cannot be had again.
       - `ABORTED` (`CONTENT_MOVED`): Content of the tree is being moved at this moment. Repeat the call.
@@ -112,8 +113,9 @@ class PinServiceAsyncStub:
     Idempotent: the same version and tree may be sent any number of times. Errors:
 
       - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
-      - `NOT_FOUND` (`TREE_NOT_FOUND`): The entity has no such tree. Upload it, then commit again.
-      - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
+      - `NOT_FOUND` (`TREE_NOT_FOUND`): The entity has no such tree, or lost a page of it. Upload it, then commit again.
+      - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected or lost; `digests` names the first blobs.
+        Upload it, then commit again.
       - `FAILED_PRECONDITION` (`PIN_CONFLICT`): The version's pin is on another tree.
       - `FAILED_PRECONDITION` (`PIN_RELEASED`): The version's pin was released; it cannot be had again.
       - `ABORTED` (`CONTENT_MOVED`): Content of the tree is being moved at this moment. Repeat the call.
@@ -177,8 +179,9 @@ class PinServiceServicer(metaclass=abc.ABCMeta):
         Idempotent: the same version and tree may be sent any number of times. Errors:
 
           - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
-          - `NOT_FOUND` (`TREE_NOT_FOUND`): The entity has no such tree. Upload it, then commit again.
-          - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
+          - `NOT_FOUND` (`TREE_NOT_FOUND`): The entity has no such tree, or lost a page of it. Upload it, then commit again.
+          - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected or lost; `digests` names the first blobs.
+            Upload it, then commit again.
           - `FAILED_PRECONDITION` (`PIN_CONFLICT`): The version's pin is on another tree.
           - `FAILED_PRECONDITION` (`PIN_RELEASED`): The version's pin was released; it cannot be had again.
           - `ABORTED` (`CONTENT_MOVED`): Content of the tree is being moved at this moment. Repeat the call.

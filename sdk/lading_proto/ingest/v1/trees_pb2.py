@@ -14,17 +14,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lading_proto/ingest/v1/trees.proto\x12\x10lading.ingest.v1\"\xaf\x01\n\x0ePutTreeRequest\x12/\n\x05start\x18\x01 \x01(\x0b\x32\x1e.lading.ingest.v1.PutTreeStartH\x00\x12\x31\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32 .lading.ingest.v1.TreeEntryBatchH\x00\x12\x31\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1f.lading.ingest.v1.PutTreeFinishH\x00\x42\x06\n\x04part\"2\n\x0cPutTreeStart\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\">\n\x0eTreeEntryBatch\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.lading.ingest.v1.TreeEntry\"\x86\x01\n\tTreeEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1a.lading.ingest.v1.TreeFileH\x00\x12\x34\n\treference\x18\x03 \x01(\x0b\x32\x1f.lading.ingest.v1.TreeReferenceH\x00\x42\t\n\x07\x63ontent\"G\n\x08TreeFile\x12\x13\n\x0b\x62lob_digest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nexecutable\x18\x03 \x01(\x08\"V\n\rTreeReference\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"(\n\rPutTreeFinish\x12\x17\n\x0f\x65xpected_digest\x18\x01 \x01(\t\"T\n\x0fPutTreeResponse\x12(\n\x04tree\x18\x01 \x01(\x0b\x32\x1a.lading.ingest.v1.TreeInfo\x12\x17\n\x0f\x61lready_present\x18\x02 \x01(\x08\"[\n\x08TreeInfo\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x04\x12\x17\n\x0freference_count\x18\x03 \x01(\x04\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\"5\n\x0eGetTreeRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0btree_digest\x18\x02 \x01(\t\";\n\x0fGetTreeResponse\x12(\n\x04tree\x18\x01 \x01(\x0b\x32\x1a.lading.ingest.v1.TreeInfo\"\x87\x01\n\x0fListTreeRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0btree_digest\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x18\n\x10\x66old_directories\x18\x06 \x01(\x08\"[\n\x10ListTreeResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.lading.ingest.v1.ListedEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb6\x01\n\x0bListedEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.lading.ingest.v1.EntryKind\x12\x13\n\x0b\x62lob_digest\x18\x03 \x01(\t\x12\x17\n\nsize_bytes\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nexecutable\x18\x05 \x01(\x08\x12\x0b\n\x03uri\x18\x06 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\tB\r\n\x0b_size_bytes\"u\n\x10\x44iffTreesRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x15\n\rtarget_digest\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x11\x44iffTreesResponse\x12-\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1c.lading.ingest.v1.PathChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x01\n\nPathChange\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.lading.ingest.v1.ChangeKind\x12-\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1d.lading.ingest.v1.ListedEntry\x12,\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x1d.lading.ingest.v1.ListedEntry*p\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45NTRY_KIND_FILE\x10\x01\x12\x18\n\x14\x45NTRY_KIND_REFERENCE\x10\x02\x12\x18\n\x14\x45NTRY_KIND_DIRECTORY\x10\x03*r\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_CHANGED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"lading_proto/ingest/v1/trees.proto\x12\x10lading.ingest.v1\"\xaf\x01\n\x0ePutTreeRequest\x12/\n\x05start\x18\x01 \x01(\x0b\x32\x1e.lading.ingest.v1.PutTreeStartH\x00\x12\x31\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32 .lading.ingest.v1.TreeEntryBatchH\x00\x12\x31\n\x06\x66inish\x18\x03 \x01(\x0b\x32\x1f.lading.ingest.v1.PutTreeFinishH\x00\x42\x06\n\x04part\"2\n\x0cPutTreeStart\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\">\n\x0eTreeEntryBatch\x12,\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1b.lading.ingest.v1.TreeEntry\"\x86\x01\n\tTreeEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x04\x66ile\x18\x02 \x01(\x0b\x32\x1a.lading.ingest.v1.TreeFileH\x00\x12\x34\n\treference\x18\x03 \x01(\x0b\x32\x1f.lading.ingest.v1.TreeReferenceH\x00\x42\t\n\x07\x63ontent\"G\n\x08TreeFile\x12\x13\n\x0b\x62lob_digest\x18\x01 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nexecutable\x18\x03 \x01(\x08\"V\n\rTreeReference\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x42\r\n\x0b_size_bytes\"(\n\rPutTreeFinish\x12\x17\n\x0f\x65xpected_digest\x18\x01 \x01(\t\"T\n\x0fPutTreeResponse\x12(\n\x04tree\x18\x01 \x01(\x0b\x32\x1a.lading.ingest.v1.TreeInfo\x12\x17\n\x0f\x61lready_present\x18\x02 \x01(\x08\"[\n\x08TreeInfo\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x12\n\nfile_count\x18\x02 \x01(\x04\x12\x17\n\x0freference_count\x18\x03 \x01(\x04\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\"5\n\x0eGetTreeRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0btree_digest\x18\x02 \x01(\t\"L\n\x0fGetTreeResponse\x12(\n\x04tree\x18\x01 \x01(\x0b\x32\x1a.lading.ingest.v1.TreeInfo\x12\x0f\n\x07\x64\x61maged\x18\x02 \x01(\x08\"\x87\x01\n\x0fListTreeRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0btree_digest\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x18\n\x10\x66old_directories\x18\x06 \x01(\x08\"[\n\x10ListTreeResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x1d.lading.ingest.v1.ListedEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xb6\x01\n\x0bListedEntry\x12\x0c\n\x04path\x18\x01 \x01(\t\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x1b.lading.ingest.v1.EntryKind\x12\x13\n\x0b\x62lob_digest\x18\x03 \x01(\t\x12\x17\n\nsize_bytes\x18\x04 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nexecutable\x18\x05 \x01(\x08\x12\x0b\n\x03uri\x18\x06 \x01(\t\x12\x10\n\x08\x63hecksum\x18\x07 \x01(\tB\r\n\x0b_size_bytes\"u\n\x10\x44iffTreesRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\x0b\x62\x61se_digest\x18\x02 \x01(\t\x12\x15\n\rtarget_digest\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"[\n\x11\x44iffTreesResponse\x12-\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x1c.lading.ingest.v1.PathChange\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x01\n\nPathChange\x12\x0c\n\x04path\x18\x01 \x01(\t\x12*\n\x04kind\x18\x02 \x01(\x0e\x32\x1c.lading.ingest.v1.ChangeKind\x12-\n\x06\x62\x65\x66ore\x18\x03 \x01(\x0b\x32\x1d.lading.ingest.v1.ListedEntry\x12,\n\x05\x61\x66ter\x18\x04 \x01(\x0b\x32\x1d.lading.ingest.v1.ListedEntry*p\n\tEntryKind\x12\x1a\n\x16\x45NTRY_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45NTRY_KIND_FILE\x10\x01\x12\x18\n\x14\x45NTRY_KIND_REFERENCE\x10\x02\x12\x18\n\x14\x45NTRY_KIND_DIRECTORY\x10\x03*r\n\nChangeKind\x12\x1b\n\x17\x43HANGE_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x43HANGE_KIND_ADDED\x10\x01\x12\x17\n\x13\x43HANGE_KIND_REMOVED\x10\x02\x12\x17\n\x13\x43HANGE_KIND_CHANGED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lading_proto.ingest.v1.trees_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_ENTRYKIND']._serialized_start=1779
-  _globals['_ENTRYKIND']._serialized_end=1891
-  _globals['_CHANGEKIND']._serialized_start=1893
-  _globals['_CHANGEKIND']._serialized_end=2007
+  _globals['_ENTRYKIND']._serialized_start=1796
+  _globals['_ENTRYKIND']._serialized_end=1908
+  _globals['_CHANGEKIND']._serialized_start=1910
+  _globals['_CHANGEKIND']._serialized_end=2024
   _globals['_PUTTREEREQUEST']._serialized_start=57
   _globals['_PUTTREEREQUEST']._serialized_end=232
   _globals['_PUTTREESTART']._serialized_start=234
@@ -46,17 +46,17 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_GETTREEREQUEST']._serialized_start=869
   _globals['_GETTREEREQUEST']._serialized_end=922
   _globals['_GETTREERESPONSE']._serialized_start=924
-  _globals['_GETTREERESPONSE']._serialized_end=983
-  _globals['_LISTTREEREQUEST']._serialized_start=986
-  _globals['_LISTTREEREQUEST']._serialized_end=1121
-  _globals['_LISTTREERESPONSE']._serialized_start=1123
-  _globals['_LISTTREERESPONSE']._serialized_end=1214
-  _globals['_LISTEDENTRY']._serialized_start=1217
-  _globals['_LISTEDENTRY']._serialized_end=1399
-  _globals['_DIFFTREESREQUEST']._serialized_start=1401
-  _globals['_DIFFTREESREQUEST']._serialized_end=1518
-  _globals['_DIFFTREESRESPONSE']._serialized_start=1520
-  _globals['_DIFFTREESRESPONSE']._serialized_end=1611
-  _globals['_PATHCHANGE']._serialized_start=1614
-  _globals['_PATHCHANGE']._serialized_end=1777
+  _globals['_GETTREERESPONSE']._serialized_end=1000
+  _globals['_LISTTREEREQUEST']._serialized_start=1003
+  _globals['_LISTTREEREQUEST']._serialized_end=1138
+  _globals['_LISTTREERESPONSE']._serialized_start=1140
+  _globals['_LISTTREERESPONSE']._serialized_end=1231
+  _globals['_LISTEDENTRY']._serialized_start=1234
+  _globals['_LISTEDENTRY']._serialized_end=1416
+  _globals['_DIFFTREESREQUEST']._serialized_start=1418
+  _globals['_DIFFTREESREQUEST']._serialized_end=1535
+  _globals['_DIFFTREESRESPONSE']._serialized_start=1537
+  _globals['_DIFFTREESRESPONSE']._serialized_end=1628
+  _globals['_PATHCHANGE']._serialized_start=1631
+  _globals['_PATHCHANGE']._serialized_end=1794
 # @@protoc_insertion_point(module_scope)

@@ -341,6 +341,11 @@ class GetTreeResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TREE_FIELD_NUMBER: builtins.int
+    DAMAGED_FIELD_NUMBER: builtins.int
+    damaged: builtins.bool
+    """Whether a page of the tree or a part of one of its files is known to be lost. What is left can be read. Store the
+    same files again to heal it: that sends what is lost and nothing else.
+    """
     @property
     def tree(self) -> global___TreeInfo:
         """The tree."""
@@ -349,9 +354,10 @@ class GetTreeResponse(google.protobuf.message.Message):
         self,
         *,
         tree: global___TreeInfo | None = ...,
+        damaged: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["tree", b"tree"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["tree", b"tree"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["damaged", b"damaged", "tree", b"tree"]) -> None: ...
 
 global___GetTreeResponse = GetTreeResponse
 

@@ -15,39 +15,51 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lading_proto/registry/v1/collections.proto\x12\x12lading.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xcb\x02\n\nCollection\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".lading.registry.v1.CollectionKind\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x15\n\rversion_count\x18\x07 \x01(\x04\x12\x30\n\x07\x61liases\x18\x08 \x03(\x0b\x32\x1f.lading.registry.v1.AliasTarget\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0b \x01(\t\",\n\x0b\x41liasTarget\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"L\n\x13ListProjectsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x14ListProjectsResponse\x12-\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.lading.registry.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x14GetCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"K\n\x15GetCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\"\x93\x01\n\x17\x43reateCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"N\n\x18\x43reateCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\"\xb3\x01\n\x17UpdateCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x61\x64\x64_tags\x18\x05 \x03(\t\x12\x13\n\x0bremove_tags\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0e\n\x0c_description\"N\n\x18UpdateCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\"o\n\x16ListCollectionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"g\n\x17ListCollectionsResponse\x12\x33\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1e.lading.registry.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*n\n\x0e\x43ollectionKind\x12\x1f\n\x1b\x43OLLECTION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OLLECTION_KIND_SEQUENCE\x10\x01\x12\x1d\n\x19\x43OLLECTION_KIND_PORTFOLIO\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*lading_proto/registry/v1/collections.proto\x12\x12lading.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"G\n\x07Project\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa9\x03\n\nCollection\x12\x0f\n\x07project\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".lading.registry.v1.CollectionKind\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x15\n\rversion_count\x18\x07 \x01(\x04\x12\x30\n\x07\x61liases\x18\x08 \x03(\x0b\x32\x1f.lading.registry.v1.AliasTarget\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x0b \x01(\t\x12.\n\ndeleted_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08purge_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\",\n\x0b\x41liasTarget\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\"L\n\x13ListProjectsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x14ListProjectsResponse\x12-\n\x08projects\x18\x01 \x03(\x0b\x32\x1b.lading.registry.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x14GetCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"K\n\x15GetCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\"\x93\x01\n\x17\x43reateCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x05 \x01(\t\x12\x0c\n\x04tags\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\"N\n\x18\x43reateCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\"\xb3\x01\n\x17UpdateCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x10\n\x08\x61\x64\x64_tags\x18\x05 \x03(\t\x12\x13\n\x0bremove_tags\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0e\n\x0c_description\"N\n\x18UpdateCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\"\x80\x01\n\x16ListCollectionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x06 \x01(\x08\"g\n\x17ListCollectionsResponse\x12\x33\n\x0b\x63ollections\x18\x01 \x03(\x0b\x32\x1e.lading.registry.v1.Collection\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x80\x01\n\x17\x44\x65leteCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\r\n\x05purge\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\\\n\x18\x44\x65leteCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"d\n\x19UndeleteCollectionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"^\n\x1aUndeleteCollectionResponse\x12\x32\n\ncollection\x18\x01 \x01(\x0b\x32\x1e.lading.registry.v1.Collection\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08\"i\n\x14\x44\x65leteProjectRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\r\n\x05purge\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"S\n\x15\x44\x65leteProjectResponse\x12,\n\x07project\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Project\x12\x0c\n\x04\x64one\x18\x02 \x01(\x08*n\n\x0e\x43ollectionKind\x12\x1f\n\x1b\x43OLLECTION_KIND_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43OLLECTION_KIND_SEQUENCE\x10\x01\x12\x1d\n\x19\x43OLLECTION_KIND_PORTFOLIO\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lading_proto.registry.v1.collections_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_COLLECTIONKIND']._serialized_start=1590
-  _globals['_COLLECTIONKIND']._serialized_end=1700
+  _globals['_COLLECTIONKIND']._serialized_start=2317
+  _globals['_COLLECTIONKIND']._serialized_end=2427
   _globals['_PROJECT']._serialized_start=99
   _globals['_PROJECT']._serialized_end=170
   _globals['_COLLECTION']._serialized_start=173
-  _globals['_COLLECTION']._serialized_end=504
-  _globals['_ALIASTARGET']._serialized_start=506
-  _globals['_ALIASTARGET']._serialized_end=550
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=552
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=628
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=630
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=724
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=726
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=801
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=803
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=878
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=881
-  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1028
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1030
-  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1108
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=1111
-  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1290
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1292
-  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=1370
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1372
-  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1483
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1485
-  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1588
+  _globals['_COLLECTION']._serialized_end=598
+  _globals['_ALIASTARGET']._serialized_start=600
+  _globals['_ALIASTARGET']._serialized_end=644
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=646
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=722
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=724
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=818
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=820
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=895
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=897
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=972
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_start=975
+  _globals['_CREATECOLLECTIONREQUEST']._serialized_end=1122
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_start=1124
+  _globals['_CREATECOLLECTIONRESPONSE']._serialized_end=1202
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_start=1205
+  _globals['_UPDATECOLLECTIONREQUEST']._serialized_end=1384
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_start=1386
+  _globals['_UPDATECOLLECTIONRESPONSE']._serialized_end=1464
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_start=1467
+  _globals['_LISTCOLLECTIONSREQUEST']._serialized_end=1595
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_start=1597
+  _globals['_LISTCOLLECTIONSRESPONSE']._serialized_end=1700
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_start=1703
+  _globals['_DELETECOLLECTIONREQUEST']._serialized_end=1831
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_start=1833
+  _globals['_DELETECOLLECTIONRESPONSE']._serialized_end=1925
+  _globals['_UNDELETECOLLECTIONREQUEST']._serialized_start=1927
+  _globals['_UNDELETECOLLECTIONREQUEST']._serialized_end=2027
+  _globals['_UNDELETECOLLECTIONRESPONSE']._serialized_start=2029
+  _globals['_UNDELETECOLLECTIONRESPONSE']._serialized_end=2123
+  _globals['_DELETEPROJECTREQUEST']._serialized_start=2125
+  _globals['_DELETEPROJECTREQUEST']._serialized_end=2230
+  _globals['_DELETEPROJECTRESPONSE']._serialized_start=2232
+  _globals['_DELETEPROJECTRESPONSE']._serialized_end=2315
 # @@protoc_insertion_point(module_scope)

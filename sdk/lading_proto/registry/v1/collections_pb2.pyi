@@ -86,6 +86,8 @@ class Collection(google.protobuf.message.Message):
     CREATED_AT_FIELD_NUMBER: builtins.int
     UPDATED_AT_FIELD_NUMBER: builtins.int
     CREATED_BY_FIELD_NUMBER: builtins.int
+    DELETED_AT_FIELD_NUMBER: builtins.int
+    PURGE_AT_FIELD_NUMBER: builtins.int
     project: builtins.str
     """The project that it is in."""
     name: builtins.str
@@ -116,6 +118,14 @@ class Collection(google.protobuf.message.Message):
     def updated_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it last changed: a version, an alias, a tag or its card."""
 
+    @property
+    def deleted_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was deleted; absent for what is there."""
+
+    @property
+    def purge_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when it can be undeleted; absent for what is there."""
+
     def __init__(
         self,
         *,
@@ -130,9 +140,11 @@ class Collection(google.protobuf.message.Message):
         created_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         updated_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         created_by: builtins.str = ...,
+        deleted_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        purge_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["created_at", b"created_at", "updated_at", b"updated_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "kind", b"kind", "name", b"name", "project", b"project", "tags", b"tags", "type", b"type", "updated_at", b"updated_at", "version_count", b"version_count"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "purge_at", b"purge_at", "updated_at", b"updated_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "created_at", b"created_at", "created_by", b"created_by", "deleted_at", b"deleted_at", "description", b"description", "kind", b"kind", "name", b"name", "project", b"project", "purge_at", b"purge_at", "tags", b"tags", "type", b"type", "updated_at", b"updated_at", "version_count", b"version_count"]) -> None: ...
 
 global___Collection = Collection
 
@@ -400,6 +412,7 @@ class ListCollectionsRequest(google.protobuf.message.Message):
     QUERY_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    DELETED_FIELD_NUMBER: builtins.int
     entity: builtins.str
     """The tenant whose collections are meant."""
     project: builtins.str
@@ -412,6 +425,8 @@ class ListCollectionsRequest(google.protobuf.message.Message):
     """How many at most; 0 for 100, more than `max_page_size` means `max_page_size`."""
     page_token: builtins.str
     """What the page before gave as `next_page_token`, with the other fields unchanged; empty for the first page."""
+    deleted: builtins.bool
+    """Those that were deleted and can be undeleted, instead of those that are there."""
     def __init__(
         self,
         *,
@@ -420,8 +435,9 @@ class ListCollectionsRequest(google.protobuf.message.Message):
         query: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        deleted: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entity", b"entity", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "query", b"query"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["deleted", b"deleted", "entity", b"entity", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "query", b"query"]) -> None: ...
 
 global___ListCollectionsRequest = ListCollectionsRequest
 
@@ -448,3 +464,180 @@ class ListCollectionsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["collections", b"collections", "next_page_token", b"next_page_token"]) -> None: ...
 
 global___ListCollectionsResponse = ListCollectionsResponse
+
+@typing.final
+class DeleteCollectionRequest(google.protobuf.message.Message):
+    """DeleteCollectionRequest names a collection."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    COLLECTION_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    PURGE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """The tenant whose collection is meant."""
+    project: builtins.str
+    """The project that it is in."""
+    collection: builtins.str
+    """Its name."""
+    force: builtins.bool
+    """Delete it although aliases or links from elsewhere point into it; they go with it."""
+    purge: builtins.bool
+    """Purge all its versions, for good, also those that were deleted before: nothing brings them back."""
+    request_id: builtins.str
+    """See RegistryService, "Twice"."""
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        project: builtins.str = ...,
+        collection: builtins.str = ...,
+        force: builtins.bool = ...,
+        purge: builtins.bool = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "entity", b"entity", "force", b"force", "project", b"project", "purge", b"purge", "request_id", b"request_id"]) -> None: ...
+
+global___DeleteCollectionRequest = DeleteCollectionRequest
+
+@typing.final
+class DeleteCollectionResponse(google.protobuf.message.Message):
+    """DeleteCollectionResponse says what is gone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
+    done: builtins.bool
+    """Whether all of it is done; if not, the rest is done in the background, also after a restart."""
+    @property
+    def collection(self) -> global___Collection:
+        """The collection as it was."""
+
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+        done: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "done", b"done"]) -> None: ...
+
+global___DeleteCollectionResponse = DeleteCollectionResponse
+
+@typing.final
+class UndeleteCollectionRequest(google.protobuf.message.Message):
+    """UndeleteCollectionRequest names a collection that was deleted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    COLLECTION_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """The tenant whose collection is meant."""
+    project: builtins.str
+    """The project that it was in."""
+    collection: builtins.str
+    """Its name."""
+    request_id: builtins.str
+    """See RegistryService, "Twice"."""
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        project: builtins.str = ...,
+        collection: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "entity", b"entity", "project", b"project", "request_id", b"request_id"]) -> None: ...
+
+global___UndeleteCollectionRequest = UndeleteCollectionRequest
+
+@typing.final
+class UndeleteCollectionResponse(google.protobuf.message.Message):
+    """UndeleteCollectionResponse says what is there again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    COLLECTION_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
+    done: builtins.bool
+    """Whether all versions are back; if not, the rest follow in the background, the oldest first."""
+    @property
+    def collection(self) -> global___Collection:
+        """The collection as it is now."""
+
+    def __init__(
+        self,
+        *,
+        collection: global___Collection | None = ...,
+        done: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["collection", b"collection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "done", b"done"]) -> None: ...
+
+global___UndeleteCollectionResponse = UndeleteCollectionResponse
+
+@typing.final
+class DeleteProjectRequest(google.protobuf.message.Message):
+    """DeleteProjectRequest names a project."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    PURGE_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """The tenant whose project is meant."""
+    project: builtins.str
+    """Its name."""
+    force: builtins.bool
+    """Delete its collections with it, whatever points into them."""
+    purge: builtins.bool
+    """Purge all their versions, as in DeleteCollectionRequest."""
+    request_id: builtins.str
+    """See RegistryService, "Twice"."""
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        project: builtins.str = ...,
+        force: builtins.bool = ...,
+        purge: builtins.bool = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity", "force", b"force", "project", b"project", "purge", b"purge", "request_id", b"request_id"]) -> None: ...
+
+global___DeleteProjectRequest = DeleteProjectRequest
+
+@typing.final
+class DeleteProjectResponse(google.protobuf.message.Message):
+    """DeleteProjectResponse says what is gone."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
+    done: builtins.bool
+    """Whether all of it is done; if not, the rest is done in the background, also after a restart."""
+    @property
+    def project(self) -> global___Project:
+        """The project as it was."""
+
+    def __init__(
+        self,
+        *,
+        project: global___Project | None = ...,
+        done: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["project", b"project"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["done", b"done", "project", b"project"]) -> None: ...
+
+global___DeleteProjectResponse = DeleteProjectResponse

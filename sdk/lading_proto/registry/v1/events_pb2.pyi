@@ -37,10 +37,11 @@ class Event(google.protobuf.message.Message):
     actor: builtins.str
     """Who."""
     kind: builtins.str
-    """What: `project.created`, `collection.created`, `collection.updated`, `version.committed`, `version.updated`,
-    `version.deleted`, `version.linked`, `version.unlinked`, `version.used`, `alias.set`, `alias.removed`,
+    """What: `project.created`, `project.deleted`, `collection.created`, `collection.updated`, `collection.deleted`,
+    `collection.undeleted`, `collection.purged`, `version.committed`, `version.updated`, `version.deleted`, `version.undeleted`,
+    `version.purged`, `version.linked`, `version.unlinked`, `version.used`, `alias.set`, `alias.removed`,
     `run.created`, `run.updated`, `run.ended`, `run.crashed`, `run.resumed`, `member.added`, `member.removed`, `key.created`, `key.revoked`,
-    `alias_rule.set`, `alias_rule.deleted`, `entity.created`, `entity.limited`.
+    `alias_rule.set`, `alias_rule.deleted`, `entity.created`, `entity.limited`, `retention_rule.set`, `retention_rule.deleted`.
     """
     project: builtins.str
     """The project that it is in."""
@@ -53,7 +54,9 @@ class Event(google.protobuf.message.Message):
     before_json: builtins.str
     """A JSON object, as text: what changed, as it was before. Empty for what was not there."""
     after_json: builtins.str
-    """A JSON object, as text: what changed, as it is after. Empty for what is not there any more."""
+    """A JSON object, as text: what changed, as it is after. Empty for what is not there any more; of a version that retention
+    deleted it has `why`.
+    """
     sequence: builtins.int
     """Its number among the events of its entity: 1, 2, 3, …"""
     origin: builtins.str

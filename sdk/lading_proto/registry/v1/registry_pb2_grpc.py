@@ -52,6 +52,7 @@ class RegistryServiceStub(object):
     - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
     - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
     which and how much; its RetryInfo says when to try again.
+    - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -126,6 +127,31 @@ class RegistryServiceStub(object):
                 '/lading.registry.v1.RegistryService/DeleteVersion',
                 request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionRequest.SerializeToString,
                 response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionResponse.FromString,
+                )
+        self.UndeleteVersion = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UndeleteVersion',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UndeleteVersionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UndeleteVersionResponse.FromString,
+                )
+        self.DeleteVersions = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/DeleteVersions',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionsRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionsResponse.FromString,
+                )
+        self.DeleteCollection = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/DeleteCollection',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteCollectionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteCollectionResponse.FromString,
+                )
+        self.UndeleteCollection = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/UndeleteCollection',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UndeleteCollectionRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UndeleteCollectionResponse.FromString,
+                )
+        self.DeleteProject = channel.unary_unary(
+                '/lading.registry.v1.RegistryService/DeleteProject',
+                request_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteProjectRequest.SerializeToString,
+                response_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteProjectResponse.FromString,
                 )
         self.UpdateRefs = channel.unary_unary(
                 '/lading.registry.v1.RegistryService/UpdateRefs',
@@ -230,6 +256,7 @@ class RegistryServiceServicer(object):
     - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
     - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
     which and how much; its RetryInfo says when to try again.
+    - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -274,6 +301,8 @@ class RegistryServiceServicer(object):
 
         - `ALREADY_EXISTS` (`COLLECTION_EXISTS`): There is one of this name.
         - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): A deleted one of this name can be undeleted and has another type.
+        - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -323,6 +352,7 @@ class RegistryServiceServicer(object):
         - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
         - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
         - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
         - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_ref_changes` aliases, or more than `max_tags` tags.
         - `NOT_FOUND` (`TREE_NOT_FOUND`): Ingest has no such tree. Upload it, then commit again.
         - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
@@ -330,6 +360,7 @@ class RegistryServiceServicer(object):
         - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
         - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The collection has another type; `expected` says which.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): `project` is `model-registry`: its collections get versions by links.
+        - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
         - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
         - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
         - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
@@ -346,7 +377,8 @@ class RegistryServiceServicer(object):
         Idempotent. Errors:
 
         - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
-        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias; a version may have been deleted.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias. One that was deleted and can be
+        undeleted has `state` = `deleted` and, in `purge_at`, until when; one that was purged has `state` = `purged`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -375,16 +407,18 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateVersion(self, request, context):
-        """UpdateVersion changes a version's card, metadata and tags. Of a link only tags can be changed.
+        """UpdateVersion changes a version's card, metadata, tags and time to live. Of a link only tags can be changed.
 
         Idempotent. Errors:
 
         - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
         - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+        - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
         - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_tags` tags.
         - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
         - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
-        - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source.
+        - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source, and no
+        time to live.
         - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): `alias` points here, or at a link to here, and a rule requires `tags` or
         `metadata` that would go. Move the alias first.
         """
@@ -393,7 +427,8 @@ class RegistryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteVersion(self, request, context):
-        """DeleteVersion hides a version. Its number is not given again, and its content stays pinned until it is collected.
+        """DeleteVersion hides a version. Its number is not given again. Its content stays pinned, and UndeleteVersion brings it
+        back, for `undelete_seconds`; then it is purged: its pin is released, for ever. With `purge` that is done at once.
 
         Errors:
 
@@ -403,6 +438,87 @@ class RegistryServiceServicer(object):
         name them. Move them, or say `force`.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link: UpdateRefs unlinks it.
         - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): `alias` points here, or at a link to here, and only admins remove it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteVersion(self, request, context):
+        """UndeleteVersion brings a deleted version, or a link, back with its number, card, metadata, tags and lineage, and
+        without its aliases. `latest` moves to it if it is the newest. Of a version that is there nothing is changed.
+
+        Where the version's collection was deleted it is there again, with that version alone.
+
+        Idempotent. Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_DIGEST`): What follows `@` is not of the form `b3:<64 hex>`.
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection and had none.
+        - `NOT_FOUND` (`VERSION_NOT_FOUND`): There is no such version, or it was purged, which the message says then.
+        - `FAILED_PRECONDITION` (`SOURCE_DELETED`): It is a link, and `source`, which it points at, is deleted. Undelete that.
+        - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): Its collection is just being deleted. Try again when that is done,
+        or call UndeleteCollection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteVersions(self, request, context):
+        """DeleteVersions deletes what matches a query, a page in one transaction, the oldest first; with `dry_run` it only says
+        what it would do. Whoever asks for pages until there are no more has deleted all that matched and was not in use.
+
+        Each page is a call of its own, with a `request_id` of its own, and a call that is cut off between pages has done
+        those before it, whole. A version that came meanwhile may be met or not. Links are left alone; a version that aliases
+        other than `latest` or links point at is too, unless `force` is said; one with a protected alias is always.
+
+        Errors:
+
+        - `INVALID_ARGUMENT` (`INVALID_QUERY`): The query cannot be read; `position` says where, from 0. Or it is empty and
+        there is no collection: everything would go.
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteCollection(self, request, context):
+        """DeleteCollection hides a collection and deletes all its versions: the first few hundred at once, the rest in the
+        background. From the first moment on it is not found, nor are its versions, and it takes no new ones.
+
+        When it is done its name is free: CommitVersion or CreateCollection make it anew, and its numbers go on, for no
+        number is given twice. UndeleteCollection brings it back for `undelete_seconds`. Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        - `FAILED_PRECONDITION` (`COLLECTION_IN_USE`): Aliases other than `latest`, or links from elsewhere, point into it;
+        `aliases` and `links` name the first few. Move them, or say `force`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndeleteCollection(self, request, context):
+        """UndeleteCollection brings back a collection with its card, its tags and the versions that went with it; those that
+        were deleted before it stay deleted. Aliases do not come back, but `latest` does. One that was made anew under the
+        name keeps its card and its versions, and gets the old ones. A link whose source is deleted stays deleted.
+
+        Idempotent. Errors:
+
+        - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): There is no such collection, or it was purged, which the message says then.
+        - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): It, or its project, is just being deleted; try again later.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProject(self, request, context):
+        """DeleteProject hides a project and deletes its collections. They are brought back one by one, and the project with the
+        first. Runs of the project stay, and can be read. Whatever is made in it makes the project again.
+
+        Errors:
+
+        - `NOT_FOUND` (`PROJECT_NOT_FOUND`): The entity has no such project.
+        - `FAILED_PRECONDITION` (`PROJECT_NOT_EMPTY`): It has collections; `collections` names the first few. Delete them, or
+        say `force`.
+        - `FAILED_PRECONDITION` (`WRONG_KIND`): It is `model-registry`, which stays. Delete its collections.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -420,6 +536,8 @@ class RegistryServiceServicer(object):
         - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
         - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The portfolio has another type than the source; `expected` says which.
         - `FAILED_PRECONDITION` (`WRONG_KIND`): What is to be unlinked is no link.
+        - `FAILED_PRECONDITION` (`SOURCE_DELETED`): A link is to be linked, and `source`, which it points at, is deleted.
+        - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The portfolio is just being deleted. Try again later.
         - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest` point at what is to be unlinked.
         - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
         - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
@@ -449,6 +567,7 @@ class RegistryServiceServicer(object):
 
         - `INVALID_ARGUMENT` (`INVALID_METADATA`): The config is not a JSON object, too large or too deep.
         - `ALREADY_EXISTS` (`RUN_EXISTS`): A run of this id is in another project of the entity.
+        - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The project is just being deleted. Try again later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -631,6 +750,31 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionRequest.FromString,
                     response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionResponse.SerializeToString,
             ),
+            'UndeleteVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteVersion,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UndeleteVersionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.UndeleteVersionResponse.SerializeToString,
+            ),
+            'DeleteVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteVersions,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionsRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionsResponse.SerializeToString,
+            ),
+            'DeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteCollection,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteCollectionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteCollectionResponse.SerializeToString,
+            ),
+            'UndeleteCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndeleteCollection,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UndeleteCollectionRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.UndeleteCollectionResponse.SerializeToString,
+            ),
+            'DeleteProject': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProject,
+                    request_deserializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteProjectRequest.FromString,
+                    response_serializer=lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteProjectResponse.SerializeToString,
+            ),
             'UpdateRefs': grpc.unary_unary_rpc_method_handler(
                     servicer.UpdateRefs,
                     request_deserializer=lading__proto_dot_registry_dot_v1_dot_refs__pb2.UpdateRefsRequest.FromString,
@@ -739,6 +883,7 @@ class RegistryService(object):
     - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
     - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
     which and how much; its RetryInfo says when to try again.
+    - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -961,6 +1106,91 @@ class RegistryService(object):
         return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/DeleteVersion',
             lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionRequest.SerializeToString,
             lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UndeleteVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UndeleteVersion',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.UndeleteVersionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.UndeleteVersionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/DeleteVersions',
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionsRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_versions__pb2.DeleteVersionsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/DeleteCollection',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteCollectionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteCollectionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UndeleteCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/UndeleteCollection',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.UndeleteCollectionRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.UndeleteCollectionResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def DeleteProject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/lading.registry.v1.RegistryService/DeleteProject',
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteProjectRequest.SerializeToString,
+            lading__proto_dot_registry_dot_v1_dot_collections__pb2.DeleteProjectResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

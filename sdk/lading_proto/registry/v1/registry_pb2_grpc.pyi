@@ -64,6 +64,7 @@ class RegistryServiceStub:
       - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
       - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
         which and how much; its RetryInfo says when to try again.
+      - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
       - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -112,6 +113,8 @@ class RegistryServiceStub:
 
       - `ALREADY_EXISTS` (`COLLECTION_EXISTS`): There is one of this name.
       - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+      - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): A deleted one of this name can be undeleted and has another type.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
     """
 
     GetCollection: grpc.UnaryUnaryMultiCallable[
@@ -161,6 +164,7 @@ class RegistryServiceStub:
       - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
       - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
       - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+      - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
       - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_ref_changes` aliases, or more than `max_tags` tags.
       - `NOT_FOUND` (`TREE_NOT_FOUND`): Ingest has no such tree. Upload it, then commit again.
       - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
@@ -168,6 +172,7 @@ class RegistryServiceStub:
       - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
       - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The collection has another type; `expected` says which.
       - `FAILED_PRECONDITION` (`WRONG_KIND`): `project` is `model-registry`: its collections get versions by links.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
       - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
       - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
       - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
@@ -184,7 +189,8 @@ class RegistryServiceStub:
     Idempotent. Errors:
 
       - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
-      - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias; a version may have been deleted.
+      - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias. One that was deleted and can be
+        undeleted has `state` = `deleted` and, in `purge_at`, until when; one that was purged has `state` = `purged`.
     """
 
     ListVersions: grpc.UnaryUnaryMultiCallable[
@@ -213,16 +219,18 @@ class RegistryServiceStub:
         lading_proto.registry.v1.versions_pb2.UpdateVersionRequest,
         lading_proto.registry.v1.versions_pb2.UpdateVersionResponse,
     ]
-    """UpdateVersion changes a version's card, metadata and tags. Of a link only tags can be changed.
+    """UpdateVersion changes a version's card, metadata, tags and time to live. Of a link only tags can be changed.
 
     Idempotent. Errors:
 
       - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
       - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+      - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
       - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_tags` tags.
       - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
       - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
-      - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source.
+      - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source, and no
+        time to live.
       - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): `alias` points here, or at a link to here, and a rule requires `tags` or
         `metadata` that would go. Move the alias first.
     """
@@ -231,7 +239,8 @@ class RegistryServiceStub:
         lading_proto.registry.v1.versions_pb2.DeleteVersionRequest,
         lading_proto.registry.v1.versions_pb2.DeleteVersionResponse,
     ]
-    """DeleteVersion hides a version. Its number is not given again, and its content stays pinned until it is collected.
+    """DeleteVersion hides a version. Its number is not given again. Its content stays pinned, and UndeleteVersion brings it
+    back, for `undelete_seconds`; then it is purged: its pin is released, for ever. With `purge` that is done at once.
 
     Errors:
 
@@ -241,6 +250,87 @@ class RegistryServiceStub:
         name them. Move them, or say `force`.
       - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link: UpdateRefs unlinks it.
       - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): `alias` points here, or at a link to here, and only admins remove it.
+    """
+
+    UndeleteVersion: grpc.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.versions_pb2.UndeleteVersionRequest,
+        lading_proto.registry.v1.versions_pb2.UndeleteVersionResponse,
+    ]
+    """UndeleteVersion brings a deleted version, or a link, back with its number, card, metadata, tags and lineage, and
+    without its aliases. `latest` moves to it if it is the newest. Of a version that is there nothing is changed.
+
+    Where the version's collection was deleted it is there again, with that version alone.
+
+    Idempotent. Errors:
+
+      - `INVALID_ARGUMENT` (`INVALID_DIGEST`): What follows `@` is not of the form `b3:<64 hex>`.
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection and had none.
+      - `NOT_FOUND` (`VERSION_NOT_FOUND`): There is no such version, or it was purged, which the message says then.
+      - `FAILED_PRECONDITION` (`SOURCE_DELETED`): It is a link, and `source`, which it points at, is deleted. Undelete that.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): Its collection is just being deleted. Try again when that is done,
+        or call UndeleteCollection.
+    """
+
+    DeleteVersions: grpc.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.versions_pb2.DeleteVersionsRequest,
+        lading_proto.registry.v1.versions_pb2.DeleteVersionsResponse,
+    ]
+    """DeleteVersions deletes what matches a query, a page in one transaction, the oldest first; with `dry_run` it only says
+    what it would do. Whoever asks for pages until there are no more has deleted all that matched and was not in use.
+
+    Each page is a call of its own, with a `request_id` of its own, and a call that is cut off between pages has done
+    those before it, whole. A version that came meanwhile may be met or not. Links are left alone; a version that aliases
+    other than `latest` or links point at is too, unless `force` is said; one with a protected alias is always.
+
+    Errors:
+
+      - `INVALID_ARGUMENT` (`INVALID_QUERY`): The query cannot be read; `position` says where, from 0. Or it is empty and
+        there is no collection: everything would go.
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+    """
+
+    DeleteCollection: grpc.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.collections_pb2.DeleteCollectionRequest,
+        lading_proto.registry.v1.collections_pb2.DeleteCollectionResponse,
+    ]
+    """DeleteCollection hides a collection and deletes all its versions: the first few hundred at once, the rest in the
+    background. From the first moment on it is not found, nor are its versions, and it takes no new ones.
+
+    When it is done its name is free: CommitVersion or CreateCollection make it anew, and its numbers go on, for no
+    number is given twice. UndeleteCollection brings it back for `undelete_seconds`. Errors:
+
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+      - `FAILED_PRECONDITION` (`COLLECTION_IN_USE`): Aliases other than `latest`, or links from elsewhere, point into it;
+        `aliases` and `links` name the first few. Move them, or say `force`.
+    """
+
+    UndeleteCollection: grpc.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.collections_pb2.UndeleteCollectionRequest,
+        lading_proto.registry.v1.collections_pb2.UndeleteCollectionResponse,
+    ]
+    """UndeleteCollection brings back a collection with its card, its tags and the versions that went with it; those that
+    were deleted before it stay deleted. Aliases do not come back, but `latest` does. One that was made anew under the
+    name keeps its card and its versions, and gets the old ones. A link whose source is deleted stays deleted.
+
+    Idempotent. Errors:
+
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): There is no such collection, or it was purged, which the message says then.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): It, or its project, is just being deleted; try again later.
+    """
+
+    DeleteProject: grpc.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.collections_pb2.DeleteProjectRequest,
+        lading_proto.registry.v1.collections_pb2.DeleteProjectResponse,
+    ]
+    """DeleteProject hides a project and deletes its collections. They are brought back one by one, and the project with the
+    first. Runs of the project stay, and can be read. Whatever is made in it makes the project again.
+
+    Errors:
+
+      - `NOT_FOUND` (`PROJECT_NOT_FOUND`): The entity has no such project.
+      - `FAILED_PRECONDITION` (`PROJECT_NOT_EMPTY`): It has collections; `collections` names the first few. Delete them, or
+        say `force`.
+      - `FAILED_PRECONDITION` (`WRONG_KIND`): It is `model-registry`, which stays. Delete its collections.
     """
 
     UpdateRefs: grpc.UnaryUnaryMultiCallable[
@@ -258,6 +348,8 @@ class RegistryServiceStub:
       - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
       - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The portfolio has another type than the source; `expected` says which.
       - `FAILED_PRECONDITION` (`WRONG_KIND`): What is to be unlinked is no link.
+      - `FAILED_PRECONDITION` (`SOURCE_DELETED`): A link is to be linked, and `source`, which it points at, is deleted.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The portfolio is just being deleted. Try again later.
       - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest` point at what is to be unlinked.
       - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
       - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
@@ -287,6 +379,7 @@ class RegistryServiceStub:
 
       - `INVALID_ARGUMENT` (`INVALID_METADATA`): The config is not a JSON object, too large or too deep.
       - `ALREADY_EXISTS` (`RUN_EXISTS`): A run of this id is in another project of the entity.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The project is just being deleted. Try again later.
     """
 
     GetRun: grpc.UnaryUnaryMultiCallable[
@@ -439,6 +532,7 @@ class RegistryServiceAsyncStub:
       - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
       - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
         which and how much; its RetryInfo says when to try again.
+      - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
       - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -486,6 +580,8 @@ class RegistryServiceAsyncStub:
 
       - `ALREADY_EXISTS` (`COLLECTION_EXISTS`): There is one of this name.
       - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+      - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): A deleted one of this name can be undeleted and has another type.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
     """
 
     GetCollection: grpc.aio.UnaryUnaryMultiCallable[
@@ -535,6 +631,7 @@ class RegistryServiceAsyncStub:
       - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
       - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
       - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+      - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
       - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_ref_changes` aliases, or more than `max_tags` tags.
       - `NOT_FOUND` (`TREE_NOT_FOUND`): Ingest has no such tree. Upload it, then commit again.
       - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
@@ -542,6 +639,7 @@ class RegistryServiceAsyncStub:
       - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
       - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The collection has another type; `expected` says which.
       - `FAILED_PRECONDITION` (`WRONG_KIND`): `project` is `model-registry`: its collections get versions by links.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
       - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
       - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
       - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
@@ -558,7 +656,8 @@ class RegistryServiceAsyncStub:
     Idempotent. Errors:
 
       - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
-      - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias; a version may have been deleted.
+      - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias. One that was deleted and can be
+        undeleted has `state` = `deleted` and, in `purge_at`, until when; one that was purged has `state` = `purged`.
     """
 
     ListVersions: grpc.aio.UnaryUnaryMultiCallable[
@@ -587,16 +686,18 @@ class RegistryServiceAsyncStub:
         lading_proto.registry.v1.versions_pb2.UpdateVersionRequest,
         lading_proto.registry.v1.versions_pb2.UpdateVersionResponse,
     ]
-    """UpdateVersion changes a version's card, metadata and tags. Of a link only tags can be changed.
+    """UpdateVersion changes a version's card, metadata, tags and time to live. Of a link only tags can be changed.
 
     Idempotent. Errors:
 
       - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
       - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+      - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
       - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_tags` tags.
       - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
       - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
-      - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source.
+      - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source, and no
+        time to live.
       - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): `alias` points here, or at a link to here, and a rule requires `tags` or
         `metadata` that would go. Move the alias first.
     """
@@ -605,7 +706,8 @@ class RegistryServiceAsyncStub:
         lading_proto.registry.v1.versions_pb2.DeleteVersionRequest,
         lading_proto.registry.v1.versions_pb2.DeleteVersionResponse,
     ]
-    """DeleteVersion hides a version. Its number is not given again, and its content stays pinned until it is collected.
+    """DeleteVersion hides a version. Its number is not given again. Its content stays pinned, and UndeleteVersion brings it
+    back, for `undelete_seconds`; then it is purged: its pin is released, for ever. With `purge` that is done at once.
 
     Errors:
 
@@ -615,6 +717,87 @@ class RegistryServiceAsyncStub:
         name them. Move them, or say `force`.
       - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link: UpdateRefs unlinks it.
       - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): `alias` points here, or at a link to here, and only admins remove it.
+    """
+
+    UndeleteVersion: grpc.aio.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.versions_pb2.UndeleteVersionRequest,
+        lading_proto.registry.v1.versions_pb2.UndeleteVersionResponse,
+    ]
+    """UndeleteVersion brings a deleted version, or a link, back with its number, card, metadata, tags and lineage, and
+    without its aliases. `latest` moves to it if it is the newest. Of a version that is there nothing is changed.
+
+    Where the version's collection was deleted it is there again, with that version alone.
+
+    Idempotent. Errors:
+
+      - `INVALID_ARGUMENT` (`INVALID_DIGEST`): What follows `@` is not of the form `b3:<64 hex>`.
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection and had none.
+      - `NOT_FOUND` (`VERSION_NOT_FOUND`): There is no such version, or it was purged, which the message says then.
+      - `FAILED_PRECONDITION` (`SOURCE_DELETED`): It is a link, and `source`, which it points at, is deleted. Undelete that.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): Its collection is just being deleted. Try again when that is done,
+        or call UndeleteCollection.
+    """
+
+    DeleteVersions: grpc.aio.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.versions_pb2.DeleteVersionsRequest,
+        lading_proto.registry.v1.versions_pb2.DeleteVersionsResponse,
+    ]
+    """DeleteVersions deletes what matches a query, a page in one transaction, the oldest first; with `dry_run` it only says
+    what it would do. Whoever asks for pages until there are no more has deleted all that matched and was not in use.
+
+    Each page is a call of its own, with a `request_id` of its own, and a call that is cut off between pages has done
+    those before it, whole. A version that came meanwhile may be met or not. Links are left alone; a version that aliases
+    other than `latest` or links point at is too, unless `force` is said; one with a protected alias is always.
+
+    Errors:
+
+      - `INVALID_ARGUMENT` (`INVALID_QUERY`): The query cannot be read; `position` says where, from 0. Or it is empty and
+        there is no collection: everything would go.
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+    """
+
+    DeleteCollection: grpc.aio.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.collections_pb2.DeleteCollectionRequest,
+        lading_proto.registry.v1.collections_pb2.DeleteCollectionResponse,
+    ]
+    """DeleteCollection hides a collection and deletes all its versions: the first few hundred at once, the rest in the
+    background. From the first moment on it is not found, nor are its versions, and it takes no new ones.
+
+    When it is done its name is free: CommitVersion or CreateCollection make it anew, and its numbers go on, for no
+    number is given twice. UndeleteCollection brings it back for `undelete_seconds`. Errors:
+
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+      - `FAILED_PRECONDITION` (`COLLECTION_IN_USE`): Aliases other than `latest`, or links from elsewhere, point into it;
+        `aliases` and `links` name the first few. Move them, or say `force`.
+    """
+
+    UndeleteCollection: grpc.aio.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.collections_pb2.UndeleteCollectionRequest,
+        lading_proto.registry.v1.collections_pb2.UndeleteCollectionResponse,
+    ]
+    """UndeleteCollection brings back a collection with its card, its tags and the versions that went with it; those that
+    were deleted before it stay deleted. Aliases do not come back, but `latest` does. One that was made anew under the
+    name keeps its card and its versions, and gets the old ones. A link whose source is deleted stays deleted.
+
+    Idempotent. Errors:
+
+      - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): There is no such collection, or it was purged, which the message says then.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): It, or its project, is just being deleted; try again later.
+    """
+
+    DeleteProject: grpc.aio.UnaryUnaryMultiCallable[
+        lading_proto.registry.v1.collections_pb2.DeleteProjectRequest,
+        lading_proto.registry.v1.collections_pb2.DeleteProjectResponse,
+    ]
+    """DeleteProject hides a project and deletes its collections. They are brought back one by one, and the project with the
+    first. Runs of the project stay, and can be read. Whatever is made in it makes the project again.
+
+    Errors:
+
+      - `NOT_FOUND` (`PROJECT_NOT_FOUND`): The entity has no such project.
+      - `FAILED_PRECONDITION` (`PROJECT_NOT_EMPTY`): It has collections; `collections` names the first few. Delete them, or
+        say `force`.
+      - `FAILED_PRECONDITION` (`WRONG_KIND`): It is `model-registry`, which stays. Delete its collections.
     """
 
     UpdateRefs: grpc.aio.UnaryUnaryMultiCallable[
@@ -632,6 +815,8 @@ class RegistryServiceAsyncStub:
       - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
       - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The portfolio has another type than the source; `expected` says which.
       - `FAILED_PRECONDITION` (`WRONG_KIND`): What is to be unlinked is no link.
+      - `FAILED_PRECONDITION` (`SOURCE_DELETED`): A link is to be linked, and `source`, which it points at, is deleted.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The portfolio is just being deleted. Try again later.
       - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest` point at what is to be unlinked.
       - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
       - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
@@ -661,6 +846,7 @@ class RegistryServiceAsyncStub:
 
       - `INVALID_ARGUMENT` (`INVALID_METADATA`): The config is not a JSON object, too large or too deep.
       - `ALREADY_EXISTS` (`RUN_EXISTS`): A run of this id is in another project of the entity.
+      - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The project is just being deleted. Try again later.
     """
 
     GetRun: grpc.aio.UnaryUnaryMultiCallable[
@@ -813,6 +999,7 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
       - `PERMISSION_DENIED` (`ROLE_DENIED`): The key's role does not allow it; `required` says which role does.
       - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; `scope` and `limit` say
         which and how much; its RetryInfo says when to try again.
+      - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
       - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
@@ -868,6 +1055,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
 
           - `ALREADY_EXISTS` (`COLLECTION_EXISTS`): There is one of this name.
           - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+          - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): A deleted one of this name can be undeleted and has another type.
+          - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
         """
 
     @abc.abstractmethod
@@ -925,6 +1114,7 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
           - `INVALID_ARGUMENT` (`INVALID_DIGEST`): `tree_digest` is not of the form `b3:<64 hex>`.
           - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
           - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+          - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
           - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_ref_changes` aliases, or more than `max_tags` tags.
           - `NOT_FOUND` (`TREE_NOT_FOUND`): Ingest has no such tree. Upload it, then commit again.
           - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
@@ -932,6 +1122,7 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
           - `FAILED_PRECONDITION` (`MISSING_BLOBS`): Content of the tree was collected. Upload it, then commit again.
           - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The collection has another type; `expected` says which.
           - `FAILED_PRECONDITION` (`WRONG_KIND`): `project` is `model-registry`: its collections get versions by links.
+          - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The collection, or its project, is just being deleted. Try again later.
           - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
           - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
           - `ABORTED` (`ALIAS_MOVED`): A belief about an alias is wrong; `alias` and `actual` say what is. Nothing was changed.
@@ -950,7 +1141,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         Idempotent. Errors:
 
           - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
-          - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias; a version may have been deleted.
+          - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias. One that was deleted and can be
+            undeleted has `state` = `deleted` and, in `purge_at`, until when; one that was purged has `state` = `purged`.
         """
 
     @abc.abstractmethod
@@ -985,16 +1177,18 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         request: lading_proto.registry.v1.versions_pb2.UpdateVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[lading_proto.registry.v1.versions_pb2.UpdateVersionResponse, collections.abc.Awaitable[lading_proto.registry.v1.versions_pb2.UpdateVersionResponse]]:
-        """UpdateVersion changes a version's card, metadata and tags. Of a link only tags can be changed.
+        """UpdateVersion changes a version's card, metadata, tags and time to live. Of a link only tags can be changed.
 
         Idempotent. Errors:
 
           - `INVALID_ARGUMENT` (`INVALID_METADATA`): Not a JSON object, too large or too deep.
           - `INVALID_ARGUMENT` (`TEXT_TOO_LONG`): The card is longer than `max_description_bytes`.
+          - `INVALID_ARGUMENT` (`INVALID_RANGE`): The time to live is longer than 100 years.
           - `INVALID_ARGUMENT` (`TOO_MANY_ITEMS`): More than `max_tags` tags.
           - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
           - `NOT_FOUND` (`VERSION_NOT_FOUND`): The collection has no such version or alias.
-          - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source.
+          - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link, which has the card and the metadata of its source, and no
+            time to live.
           - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): `alias` points here, or at a link to here, and a rule requires `tags` or
             `metadata` that would go. Move the alias first.
         """
@@ -1005,7 +1199,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         request: lading_proto.registry.v1.versions_pb2.DeleteVersionRequest,
         context: _ServicerContext,
     ) -> typing.Union[lading_proto.registry.v1.versions_pb2.DeleteVersionResponse, collections.abc.Awaitable[lading_proto.registry.v1.versions_pb2.DeleteVersionResponse]]:
-        """DeleteVersion hides a version. Its number is not given again, and its content stays pinned until it is collected.
+        """DeleteVersion hides a version. Its number is not given again. Its content stays pinned, and UndeleteVersion brings it
+        back, for `undelete_seconds`; then it is purged: its pin is released, for ever. With `purge` that is done at once.
 
         Errors:
 
@@ -1015,6 +1210,97 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
             name them. Move them, or say `force`.
           - `FAILED_PRECONDITION` (`WRONG_KIND`): It is a link: UpdateRefs unlinks it.
           - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): `alias` points here, or at a link to here, and only admins remove it.
+        """
+
+    @abc.abstractmethod
+    def UndeleteVersion(
+        self,
+        request: lading_proto.registry.v1.versions_pb2.UndeleteVersionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lading_proto.registry.v1.versions_pb2.UndeleteVersionResponse, collections.abc.Awaitable[lading_proto.registry.v1.versions_pb2.UndeleteVersionResponse]]:
+        """UndeleteVersion brings a deleted version, or a link, back with its number, card, metadata, tags and lineage, and
+        without its aliases. `latest` moves to it if it is the newest. Of a version that is there nothing is changed.
+
+        Where the version's collection was deleted it is there again, with that version alone.
+
+        Idempotent. Errors:
+
+          - `INVALID_ARGUMENT` (`INVALID_DIGEST`): What follows `@` is not of the form `b3:<64 hex>`.
+          - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection and had none.
+          - `NOT_FOUND` (`VERSION_NOT_FOUND`): There is no such version, or it was purged, which the message says then.
+          - `FAILED_PRECONDITION` (`SOURCE_DELETED`): It is a link, and `source`, which it points at, is deleted. Undelete that.
+          - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): Its collection is just being deleted. Try again when that is done,
+            or call UndeleteCollection.
+        """
+
+    @abc.abstractmethod
+    def DeleteVersions(
+        self,
+        request: lading_proto.registry.v1.versions_pb2.DeleteVersionsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lading_proto.registry.v1.versions_pb2.DeleteVersionsResponse, collections.abc.Awaitable[lading_proto.registry.v1.versions_pb2.DeleteVersionsResponse]]:
+        """DeleteVersions deletes what matches a query, a page in one transaction, the oldest first; with `dry_run` it only says
+        what it would do. Whoever asks for pages until there are no more has deleted all that matched and was not in use.
+
+        Each page is a call of its own, with a `request_id` of its own, and a call that is cut off between pages has done
+        those before it, whole. A version that came meanwhile may be met or not. Links are left alone; a version that aliases
+        other than `latest` or links point at is too, unless `force` is said; one with a protected alias is always.
+
+        Errors:
+
+          - `INVALID_ARGUMENT` (`INVALID_QUERY`): The query cannot be read; `position` says where, from 0. Or it is empty and
+            there is no collection: everything would go.
+          - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+        """
+
+    @abc.abstractmethod
+    def DeleteCollection(
+        self,
+        request: lading_proto.registry.v1.collections_pb2.DeleteCollectionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lading_proto.registry.v1.collections_pb2.DeleteCollectionResponse, collections.abc.Awaitable[lading_proto.registry.v1.collections_pb2.DeleteCollectionResponse]]:
+        """DeleteCollection hides a collection and deletes all its versions: the first few hundred at once, the rest in the
+        background. From the first moment on it is not found, nor are its versions, and it takes no new ones.
+
+        When it is done its name is free: CommitVersion or CreateCollection make it anew, and its numbers go on, for no
+        number is given twice. UndeleteCollection brings it back for `undelete_seconds`. Errors:
+
+          - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): The entity has no such collection.
+          - `FAILED_PRECONDITION` (`COLLECTION_IN_USE`): Aliases other than `latest`, or links from elsewhere, point into it;
+            `aliases` and `links` name the first few. Move them, or say `force`.
+        """
+
+    @abc.abstractmethod
+    def UndeleteCollection(
+        self,
+        request: lading_proto.registry.v1.collections_pb2.UndeleteCollectionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lading_proto.registry.v1.collections_pb2.UndeleteCollectionResponse, collections.abc.Awaitable[lading_proto.registry.v1.collections_pb2.UndeleteCollectionResponse]]:
+        """UndeleteCollection brings back a collection with its card, its tags and the versions that went with it; those that
+        were deleted before it stay deleted. Aliases do not come back, but `latest` does. One that was made anew under the
+        name keeps its card and its versions, and gets the old ones. A link whose source is deleted stays deleted.
+
+        Idempotent. Errors:
+
+          - `NOT_FOUND` (`COLLECTION_NOT_FOUND`): There is no such collection, or it was purged, which the message says then.
+          - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): It, or its project, is just being deleted; try again later.
+        """
+
+    @abc.abstractmethod
+    def DeleteProject(
+        self,
+        request: lading_proto.registry.v1.collections_pb2.DeleteProjectRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[lading_proto.registry.v1.collections_pb2.DeleteProjectResponse, collections.abc.Awaitable[lading_proto.registry.v1.collections_pb2.DeleteProjectResponse]]:
+        """DeleteProject hides a project and deletes its collections. They are brought back one by one, and the project with the
+        first. Runs of the project stay, and can be read. Whatever is made in it makes the project again.
+
+        Errors:
+
+          - `NOT_FOUND` (`PROJECT_NOT_FOUND`): The entity has no such project.
+          - `FAILED_PRECONDITION` (`PROJECT_NOT_EMPTY`): It has collections; `collections` names the first few. Delete them, or
+            say `force`.
+          - `FAILED_PRECONDITION` (`WRONG_KIND`): It is `model-registry`, which stays. Delete its collections.
         """
 
     @abc.abstractmethod
@@ -1034,6 +1320,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
           - `NOT_FOUND` (`RUN_NOT_FOUND`): The entity has no such run.
           - `FAILED_PRECONDITION` (`TYPE_MISMATCH`): The portfolio has another type than the source; `expected` says which.
           - `FAILED_PRECONDITION` (`WRONG_KIND`): What is to be unlinked is no link.
+          - `FAILED_PRECONDITION` (`SOURCE_DELETED`): A link is to be linked, and `source`, which it points at, is deleted.
+          - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The portfolio is just being deleted. Try again later.
           - `FAILED_PRECONDITION` (`VERSION_IN_USE`): Aliases other than `latest` point at what is to be unlinked.
           - `PERMISSION_DENIED` (`ALIAS_PROTECTED`): Only admins set, move or remove `alias`: see AccessService.SetAliasRule.
           - `FAILED_PRECONDITION` (`ALIAS_REQUIRES`): A rule wants `tags` or `metadata` of a version before `alias` points at it.
@@ -1067,6 +1355,7 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
 
           - `INVALID_ARGUMENT` (`INVALID_METADATA`): The config is not a JSON object, too large or too deep.
           - `ALREADY_EXISTS` (`RUN_EXISTS`): A run of this id is in another project of the entity.
+          - `FAILED_PRECONDITION` (`COLLECTION_DELETING`): The project is just being deleted. Try again later.
         """
 
     @abc.abstractmethod

@@ -15,39 +15,51 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lading_proto/registry/v1/versions.proto\x12\x12lading.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x03\n\x07Version\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x0f\n\x07is_link\x18\x04 \x01(\x08\x12\x0e\n\x06number\x18\x05 \x01(\x04\x12\x0c\n\x04type\x18\x06 \x01(\t\x12\x13\n\x0btree_digest\x18\x07 \x01(\t\x12\x12\n\nfile_count\x18\x08 \x01(\x04\x12\x17\n\x0freference_count\x18\t \x01(\x04\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x15\n\rmetadata_json\x18\x0c \x01(\t\x12\x0c\n\x04tags\x18\r \x03(\t\x12\x0f\n\x07\x61liases\x18\x0e \x03(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x10 \x01(\t\x12\x0e\n\x06run_id\x18\x11 \x01(\t\x12\x0e\n\x06source\x18\x12 \x01(\t\x12\x12\n\nsource_uid\x18\x13 \x01(\t\"k\n\x0b\x41liasChange\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x01(\x08\x12\x19\n\x0f\x65xpected_number\x18\x03 \x01(\x04H\x00\x12\x18\n\x0emust_not_exist\x18\x04 \x01(\x08H\x00\x42\x08\n\x06\x62\x65lief\"\xfe\x01\n\x14\x43ommitVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0btree_digest\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x15\n\rmetadata_json\x18\x07 \x01(\t\x12\x0c\n\x04tags\x18\x08 \x03(\t\x12\x30\n\x07\x61liases\x18\t \x03(\x0b\x32\x1f.lading.registry.v1.AliasChange\x12\x0e\n\x06run_id\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\t\"V\n\x15\x43ommitVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"Q\n\x11GetVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\treference\x18\x02 \x01(\tH\x00\x12\r\n\x03uid\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"B\n\x12GetVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\"\xcc\x01\n\x14UpdateVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08\x61\x64\x64_tags\x18\x05 \x03(\t\x12\x13\n\x0bremove_tags\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\tB\x0e\n\x0c_descriptionB\x10\n\x0e_metadata_json\"E\n\x15UpdateVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\"\\\n\x14\x44\x65leteVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"E\n\x15\x44\x65leteVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\"q\n\x13ListVersionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"^\n\x14ListVersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lading.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x15SearchVersionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08order_by\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"`\n\x16SearchVersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lading.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'lading_proto/registry/v1/versions.proto\x12\x12lading.registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x91\x04\n\x07Version\x12\x0b\n\x03uid\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x0f\n\x07is_link\x18\x04 \x01(\x08\x12\x0e\n\x06number\x18\x05 \x01(\x04\x12\x0c\n\x04type\x18\x06 \x01(\t\x12\x13\n\x0btree_digest\x18\x07 \x01(\t\x12\x12\n\nfile_count\x18\x08 \x01(\x04\x12\x17\n\x0freference_count\x18\t \x01(\x04\x12\x12\n\nsize_bytes\x18\n \x01(\x04\x12\x13\n\x0b\x64\x65scription\x18\x0b \x01(\t\x12\x15\n\rmetadata_json\x18\x0c \x01(\t\x12\x0c\n\x04tags\x18\r \x03(\t\x12\x0f\n\x07\x61liases\x18\x0e \x03(\t\x12.\n\ncreated_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x10 \x01(\t\x12\x0e\n\x06run_id\x18\x11 \x01(\t\x12\x0e\n\x06source\x18\x12 \x01(\t\x12\x12\n\nsource_uid\x18\x13 \x01(\t\x12.\n\nexpires_at\x18\x14 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08purge_at\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"k\n\x0b\x41liasChange\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0e\n\x06remove\x18\x02 \x01(\x08\x12\x19\n\x0f\x65xpected_number\x18\x03 \x01(\x04H\x00\x12\x18\n\x0emust_not_exist\x18\x04 \x01(\x08H\x00\x42\x08\n\x06\x62\x65lief\"\xa8\x02\n\x14\x43ommitVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x13\n\x0btree_digest\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x06 \x01(\t\x12\x15\n\rmetadata_json\x18\x07 \x01(\t\x12\x0c\n\x04tags\x18\x08 \x03(\t\x12\x30\n\x07\x61liases\x18\t \x03(\x0b\x32\x1f.lading.registry.v1.AliasChange\x12\x0e\n\x06run_id\x18\n \x01(\t\x12\x12\n\nrequest_id\x18\x0b \x01(\t\x12\x18\n\x0bttl_seconds\x18\x0c \x01(\x04H\x00\x88\x01\x01\x42\x0e\n\x0c_ttl_seconds\"V\n\x15\x43ommitVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"Q\n\x11GetVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\treference\x18\x02 \x01(\tH\x00\x12\r\n\x03uid\x18\x03 \x01(\tH\x00\x42\x08\n\x06target\"B\n\x12GetVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\"\xf6\x01\n\x14UpdateVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1a\n\rmetadata_json\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x10\n\x08\x61\x64\x64_tags\x18\x05 \x03(\t\x12\x13\n\x0bremove_tags\x18\x06 \x03(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x18\n\x0bttl_seconds\x18\x08 \x01(\x04H\x02\x88\x01\x01\x42\x0e\n\x0c_descriptionB\x10\n\x0e_metadata_jsonB\x0e\n\x0c_ttl_seconds\"E\n\x15UpdateVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\"k\n\x14\x44\x65leteVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\r\n\x05purge\x18\x05 \x01(\x08\"E\n\x15\x44\x65leteVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\"~\n\x16UndeleteVersionRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x13\n\treference\x18\x02 \x01(\tH\x00\x12\r\n\x03uid\x18\x03 \x01(\tH\x00\x12\x12\n\nwith_links\x18\x04 \x01(\x08\x12\x12\n\nrequest_id\x18\x05 \x01(\tB\x08\n\x06target\"s\n\x17UndeleteVersionResponse\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\x12*\n\x05links\x18\x02 \x03(\x0b\x32\x1b.lading.registry.v1.Version\"\xc5\x01\n\x15\x44\x65leteVersionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x0f\n\x07project\x18\x03 \x01(\t\x12\x12\n\ncollection\x18\x04 \x01(\t\x12\r\n\x05\x66orce\x18\x05 \x01(\x08\x12\r\n\x05purge\x18\x06 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x07 \x01(\x08\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\x12\x12\n\nrequest_id\x18\n \x01(\t\"x\n\x16\x44\x65leteVersionsResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .lading.registry.v1.DeleteResult\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x81\x01\n\x0c\x44\x65leteResult\x12,\n\x07version\x18\x01 \x01(\x0b\x32\x1b.lading.registry.v1.Version\x12\x32\n\x07outcome\x18\x02 \x01(\x0e\x32!.lading.registry.v1.DeleteOutcome\x12\x0f\n\x07used_by\x18\x03 \x03(\t\"\x82\x01\n\x13ListVersionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\x0f\n\x07project\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\x12\x0f\n\x07\x64\x65leted\x18\x06 \x01(\x08\"^\n\x14ListVersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lading.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x15SearchVersionsRequest\x12\x0e\n\x06\x65ntity\x18\x01 \x01(\t\x12\r\n\x05query\x18\x02 \x01(\t\x12\x10\n\x08order_by\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"`\n\x16SearchVersionsResponse\x12-\n\x08versions\x18\x01 \x03(\x0b\x32\x1b.lading.registry.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xc0\x01\n\rDeleteOutcome\x12\x1e\n\x1a\x44\x45LETE_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x44\x45LETE_OUTCOME_DELETED\x10\x01\x12\x1c\n\x18\x44\x45LETE_OUTCOME_HAS_ALIAS\x10\x02\x12\x1b\n\x17\x44\x45LETE_OUTCOME_HAS_LINK\x10\x03\x12\x1c\n\x18\x44\x45LETE_OUTCOME_PROTECTED\x10\x04\x12\x1a\n\x16\x44\x45LETE_OUTCOME_IS_LINK\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lading_proto.registry.v1.versions_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
+  _globals['_DELETEOUTCOME']._serialized_start=2915
+  _globals['_DELETEOUTCOME']._serialized_end=3107
   _globals['_VERSION']._serialized_start=97
-  _globals['_VERSION']._serialized_end=484
-  _globals['_ALIASCHANGE']._serialized_start=486
-  _globals['_ALIASCHANGE']._serialized_end=593
-  _globals['_COMMITVERSIONREQUEST']._serialized_start=596
-  _globals['_COMMITVERSIONREQUEST']._serialized_end=850
-  _globals['_COMMITVERSIONRESPONSE']._serialized_start=852
-  _globals['_COMMITVERSIONRESPONSE']._serialized_end=938
-  _globals['_GETVERSIONREQUEST']._serialized_start=940
-  _globals['_GETVERSIONREQUEST']._serialized_end=1021
-  _globals['_GETVERSIONRESPONSE']._serialized_start=1023
-  _globals['_GETVERSIONRESPONSE']._serialized_end=1089
-  _globals['_UPDATEVERSIONREQUEST']._serialized_start=1092
-  _globals['_UPDATEVERSIONREQUEST']._serialized_end=1296
-  _globals['_UPDATEVERSIONRESPONSE']._serialized_start=1298
-  _globals['_UPDATEVERSIONRESPONSE']._serialized_end=1367
-  _globals['_DELETEVERSIONREQUEST']._serialized_start=1369
-  _globals['_DELETEVERSIONREQUEST']._serialized_end=1461
-  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1463
-  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1532
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1534
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1647
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1649
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1743
-  _globals['_SEARCHVERSIONSREQUEST']._serialized_start=1745
-  _globals['_SEARCHVERSIONSREQUEST']._serialized_end=1856
-  _globals['_SEARCHVERSIONSRESPONSE']._serialized_start=1858
-  _globals['_SEARCHVERSIONSRESPONSE']._serialized_end=1954
+  _globals['_VERSION']._serialized_end=626
+  _globals['_ALIASCHANGE']._serialized_start=628
+  _globals['_ALIASCHANGE']._serialized_end=735
+  _globals['_COMMITVERSIONREQUEST']._serialized_start=738
+  _globals['_COMMITVERSIONREQUEST']._serialized_end=1034
+  _globals['_COMMITVERSIONRESPONSE']._serialized_start=1036
+  _globals['_COMMITVERSIONRESPONSE']._serialized_end=1122
+  _globals['_GETVERSIONREQUEST']._serialized_start=1124
+  _globals['_GETVERSIONREQUEST']._serialized_end=1205
+  _globals['_GETVERSIONRESPONSE']._serialized_start=1207
+  _globals['_GETVERSIONRESPONSE']._serialized_end=1273
+  _globals['_UPDATEVERSIONREQUEST']._serialized_start=1276
+  _globals['_UPDATEVERSIONREQUEST']._serialized_end=1522
+  _globals['_UPDATEVERSIONRESPONSE']._serialized_start=1524
+  _globals['_UPDATEVERSIONRESPONSE']._serialized_end=1593
+  _globals['_DELETEVERSIONREQUEST']._serialized_start=1595
+  _globals['_DELETEVERSIONREQUEST']._serialized_end=1702
+  _globals['_DELETEVERSIONRESPONSE']._serialized_start=1704
+  _globals['_DELETEVERSIONRESPONSE']._serialized_end=1773
+  _globals['_UNDELETEVERSIONREQUEST']._serialized_start=1775
+  _globals['_UNDELETEVERSIONREQUEST']._serialized_end=1901
+  _globals['_UNDELETEVERSIONRESPONSE']._serialized_start=1903
+  _globals['_UNDELETEVERSIONRESPONSE']._serialized_end=2018
+  _globals['_DELETEVERSIONSREQUEST']._serialized_start=2021
+  _globals['_DELETEVERSIONSREQUEST']._serialized_end=2218
+  _globals['_DELETEVERSIONSRESPONSE']._serialized_start=2220
+  _globals['_DELETEVERSIONSRESPONSE']._serialized_end=2340
+  _globals['_DELETERESULT']._serialized_start=2343
+  _globals['_DELETERESULT']._serialized_end=2472
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=2475
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=2605
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=2607
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=2701
+  _globals['_SEARCHVERSIONSREQUEST']._serialized_start=2703
+  _globals['_SEARCHVERSIONSREQUEST']._serialized_end=2814
+  _globals['_SEARCHVERSIONSRESPONSE']._serialized_start=2816
+  _globals['_SEARCHVERSIONSRESPONSE']._serialized_end=2912
 # @@protoc_insertion_point(module_scope)

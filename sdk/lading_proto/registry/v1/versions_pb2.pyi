@@ -7,11 +7,54 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.internal.containers
+import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
 import google.protobuf.timestamp_pb2
+import sys
 import typing
 
+if sys.version_info >= (3, 10):
+    import typing as typing_extensions
+else:
+    import typing_extensions
+
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
+
+class _DeleteOutcome:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _DeleteOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_DeleteOutcome.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    DELETE_OUTCOME_UNSPECIFIED: _DeleteOutcome.ValueType  # 0
+    """Never sent."""
+    DELETE_OUTCOME_DELETED: _DeleteOutcome.ValueType  # 1
+    """It was deleted, or would be."""
+    DELETE_OUTCOME_HAS_ALIAS: _DeleteOutcome.ValueType  # 2
+    """Left: aliases other than `latest` point at it."""
+    DELETE_OUTCOME_HAS_LINK: _DeleteOutcome.ValueType  # 3
+    """Left: links point at it."""
+    DELETE_OUTCOME_PROTECTED: _DeleteOutcome.ValueType  # 4
+    """Left: a protected alias points at it, or at a link to it. DeleteVersion deletes it, by name."""
+    DELETE_OUTCOME_IS_LINK: _DeleteOutcome.ValueType  # 5
+    """Left: it is a link itself. UpdateRefs unlinks it."""
+
+class DeleteOutcome(_DeleteOutcome, metaclass=_DeleteOutcomeEnumTypeWrapper):
+    """DeleteOutcome is what became of a version that matched."""
+
+DELETE_OUTCOME_UNSPECIFIED: DeleteOutcome.ValueType  # 0
+"""Never sent."""
+DELETE_OUTCOME_DELETED: DeleteOutcome.ValueType  # 1
+"""It was deleted, or would be."""
+DELETE_OUTCOME_HAS_ALIAS: DeleteOutcome.ValueType  # 2
+"""Left: aliases other than `latest` point at it."""
+DELETE_OUTCOME_HAS_LINK: DeleteOutcome.ValueType  # 3
+"""Left: links point at it."""
+DELETE_OUTCOME_PROTECTED: DeleteOutcome.ValueType  # 4
+"""Left: a protected alias points at it, or at a link to it. DeleteVersion deletes it, by name."""
+DELETE_OUTCOME_IS_LINK: DeleteOutcome.ValueType  # 5
+"""Left: it is a link itself. UpdateRefs unlinks it."""
+global___DeleteOutcome = DeleteOutcome
 
 @typing.final
 class Version(google.protobuf.message.Message):
@@ -38,6 +81,9 @@ class Version(google.protobuf.message.Message):
     RUN_ID_FIELD_NUMBER: builtins.int
     SOURCE_FIELD_NUMBER: builtins.int
     SOURCE_UID_FIELD_NUMBER: builtins.int
+    EXPIRES_AT_FIELD_NUMBER: builtins.int
+    DELETED_AT_FIELD_NUMBER: builtins.int
+    PURGE_AT_FIELD_NUMBER: builtins.int
     uid: builtins.str
     """Names this version for ever, in every collection: 32 hexadecimal digits."""
     project: builtins.str
@@ -82,6 +128,20 @@ class Version(google.protobuf.message.Message):
     def created_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it was committed, or linked."""
 
+    @property
+    def expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When its time to live is over; absent for never. It is deleted then, unless an alias other than `latest` or a link points
+        at it: see RetentionService. A link has none.
+        """
+
+    @property
+    def deleted_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it was deleted; absent for what is there."""
+
+    @property
+    def purge_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Until when it can be undeleted: it is purged soon after. Absent for what is there."""
+
     def __init__(
         self,
         *,
@@ -104,9 +164,12 @@ class Version(google.protobuf.message.Message):
         run_id: builtins.str = ...,
         source: builtins.str = ...,
         source_uid: builtins.str = ...,
+        expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        deleted_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        purge_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["created_at", b"created_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "collection", b"collection", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "file_count", b"file_count", "is_link", b"is_link", "metadata_json", b"metadata_json", "number", b"number", "project", b"project", "reference_count", b"reference_count", "run_id", b"run_id", "size_bytes", b"size_bytes", "source", b"source", "source_uid", b"source_uid", "tags", b"tags", "tree_digest", b"tree_digest", "type", b"type", "uid", b"uid"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["created_at", b"created_at", "deleted_at", b"deleted_at", "expires_at", b"expires_at", "purge_at", b"purge_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "collection", b"collection", "created_at", b"created_at", "created_by", b"created_by", "deleted_at", b"deleted_at", "description", b"description", "expires_at", b"expires_at", "file_count", b"file_count", "is_link", b"is_link", "metadata_json", b"metadata_json", "number", b"number", "project", b"project", "purge_at", b"purge_at", "reference_count", b"reference_count", "run_id", b"run_id", "size_bytes", b"size_bytes", "source", b"source", "source_uid", b"source_uid", "tags", b"tags", "tree_digest", b"tree_digest", "type", b"type", "uid", b"uid"]) -> None: ...
 
 global___Version = Version
 
@@ -161,6 +224,7 @@ class CommitVersionRequest(google.protobuf.message.Message):
     ALIASES_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    TTL_SECONDS_FIELD_NUMBER: builtins.int
     entity: builtins.str
     """The tenant that it is for."""
     project: builtins.str
@@ -179,6 +243,11 @@ class CommitVersionRequest(google.protobuf.message.Message):
     """The run that logs it, which then has it as an output; may be empty."""
     request_id: builtins.str
     """See RegistryService, "Twice"."""
+    ttl_seconds: builtins.int
+    """Its time to live, in seconds from the moment at which it gets its number, by the server's clock; 0 for ever, absent for
+    what the rule of the collection says (RetentionRule.default_ttl_seconds). At most 100 years of 365 days. Where the version is
+    there already, the later of the two ends counts: to commit again never makes a version go sooner.
+    """
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tags to have. Added to those of a version that is there already."""
@@ -201,8 +270,11 @@ class CommitVersionRequest(google.protobuf.message.Message):
         aliases: collections.abc.Iterable[global___AliasChange] | None = ...,
         run_id: builtins.str = ...,
         request_id: builtins.str = ...,
+        ttl_seconds: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["aliases", b"aliases", "collection", b"collection", "description", b"description", "entity", b"entity", "metadata_json", b"metadata_json", "project", b"project", "request_id", b"request_id", "run_id", b"run_id", "tags", b"tags", "tree_digest", b"tree_digest", "type", b"type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_ttl_seconds", b"_ttl_seconds", "ttl_seconds", b"ttl_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_ttl_seconds", b"_ttl_seconds", "aliases", b"aliases", "collection", b"collection", "description", b"description", "entity", b"entity", "metadata_json", b"metadata_json", "project", b"project", "request_id", b"request_id", "run_id", b"run_id", "tags", b"tags", "tree_digest", b"tree_digest", "ttl_seconds", b"ttl_seconds", "type", b"type"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_ttl_seconds", b"_ttl_seconds"]) -> typing.Literal["ttl_seconds"] | None: ...
 
 global___CommitVersionRequest = CommitVersionRequest
 
@@ -293,6 +365,7 @@ class UpdateVersionRequest(google.protobuf.message.Message):
     ADD_TAGS_FIELD_NUMBER: builtins.int
     REMOVE_TAGS_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    TTL_SECONDS_FIELD_NUMBER: builtins.int
     entity: builtins.str
     """The tenant whose version is meant."""
     reference: builtins.str
@@ -303,6 +376,10 @@ class UpdateVersionRequest(google.protobuf.message.Message):
     """A JSON object, as text, that takes the place of all metadata; absent to leave it."""
     request_id: builtins.str
     """See RegistryService, "Twice"."""
+    ttl_seconds: builtins.int
+    """The time to live from now on, in seconds by the server's clock; 0 for ever, absent to leave it. At most 100 years of 365
+    days.
+    """
     @property
     def add_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Tags to have from now on."""
@@ -321,13 +398,16 @@ class UpdateVersionRequest(google.protobuf.message.Message):
         add_tags: collections.abc.Iterable[builtins.str] | None = ...,
         remove_tags: collections.abc.Iterable[builtins.str] | None = ...,
         request_id: builtins.str = ...,
+        ttl_seconds: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_description", b"_description", "_metadata_json", b"_metadata_json", "description", b"description", "metadata_json", b"metadata_json"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_description", b"_description", "_metadata_json", b"_metadata_json", "add_tags", b"add_tags", "description", b"description", "entity", b"entity", "metadata_json", b"metadata_json", "reference", b"reference", "remove_tags", b"remove_tags", "request_id", b"request_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_description", b"_description", "_metadata_json", b"_metadata_json", "_ttl_seconds", b"_ttl_seconds", "description", b"description", "metadata_json", b"metadata_json", "ttl_seconds", b"ttl_seconds"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_description", b"_description", "_metadata_json", b"_metadata_json", "_ttl_seconds", b"_ttl_seconds", "add_tags", b"add_tags", "description", b"description", "entity", b"entity", "metadata_json", b"metadata_json", "reference", b"reference", "remove_tags", b"remove_tags", "request_id", b"request_id", "ttl_seconds", b"ttl_seconds"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_description", b"_description"]) -> typing.Literal["description"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_metadata_json", b"_metadata_json"]) -> typing.Literal["metadata_json"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_ttl_seconds", b"_ttl_seconds"]) -> typing.Literal["ttl_seconds"] | None: ...
 
 global___UpdateVersionRequest = UpdateVersionRequest
 
@@ -362,6 +442,7 @@ class DeleteVersionRequest(google.protobuf.message.Message):
     REFERENCE_FIELD_NUMBER: builtins.int
     FORCE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    PURGE_FIELD_NUMBER: builtins.int
     entity: builtins.str
     """The tenant whose version is meant."""
     reference: builtins.str
@@ -370,6 +451,10 @@ class DeleteVersionRequest(google.protobuf.message.Message):
     """Delete it although aliases or links point at it; they go with it."""
     request_id: builtins.str
     """See RegistryService, "Twice"."""
+    purge: builtins.bool
+    """Purge it at once, for good: nothing brings it back, and its content is collected if nothing else needs it. A version
+    that was deleted before can be purged so, by `:vN` or `@b3:…`. Links that go with it are purged too.
+    """
     def __init__(
         self,
         *,
@@ -377,8 +462,9 @@ class DeleteVersionRequest(google.protobuf.message.Message):
         reference: builtins.str = ...,
         force: builtins.bool = ...,
         request_id: builtins.str = ...,
+        purge: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["entity", b"entity", "force", b"force", "reference", b"reference", "request_id", b"request_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity", "force", b"force", "purge", b"purge", "reference", b"reference", "request_id", b"request_id"]) -> None: ...
 
 global___DeleteVersionRequest = DeleteVersionRequest
 
@@ -404,6 +490,188 @@ class DeleteVersionResponse(google.protobuf.message.Message):
 global___DeleteVersionResponse = DeleteVersionResponse
 
 @typing.final
+class UndeleteVersionRequest(google.protobuf.message.Message):
+    """UndeleteVersionRequest names a deleted version."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    REFERENCE_FIELD_NUMBER: builtins.int
+    UID_FIELD_NUMBER: builtins.int
+    WITH_LINKS_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """The tenant whose version is meant."""
+    reference: builtins.str
+    """`project/name:vN` or `project/name@b3:<64 hex>`: of several deleted ones with this tree the newest. Aliases went
+    with the version and name it no more.
+    """
+    uid: builtins.str
+    """Its id."""
+    with_links: builtins.bool
+    """Bring back the links, too, that went with it when it was deleted by force, at most 500. A link whose portfolio is
+    deleted stays so.
+    """
+    request_id: builtins.str
+    """See RegistryService, "Twice"."""
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        reference: builtins.str = ...,
+        uid: builtins.str = ...,
+        with_links: builtins.bool = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["reference", b"reference", "target", b"target", "uid", b"uid"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["entity", b"entity", "reference", b"reference", "request_id", b"request_id", "target", b"target", "uid", b"uid", "with_links", b"with_links"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["target", b"target"]) -> typing.Literal["reference", "uid"] | None: ...
+
+global___UndeleteVersionRequest = UndeleteVersionRequest
+
+@typing.final
+class UndeleteVersionResponse(google.protobuf.message.Message):
+    """UndeleteVersionResponse says what is there again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    LINKS_FIELD_NUMBER: builtins.int
+    @property
+    def version(self) -> global___Version:
+        """The version."""
+
+    @property
+    def links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Version]:
+        """The links that came back with it."""
+
+    def __init__(
+        self,
+        *,
+        version: global___Version | None = ...,
+        links: collections.abc.Iterable[global___Version] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["links", b"links", "version", b"version"]) -> None: ...
+
+global___UndeleteVersionResponse = UndeleteVersionResponse
+
+@typing.final
+class DeleteVersionsRequest(google.protobuf.message.Message):
+    """DeleteVersionsRequest says which versions to delete."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENTITY_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    PROJECT_FIELD_NUMBER: builtins.int
+    COLLECTION_FIELD_NUMBER: builtins.int
+    FORCE_FIELD_NUMBER: builtins.int
+    PURGE_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    entity: builtins.str
+    """The tenant whose versions are meant."""
+    query: builtins.str
+    """As in SearchVersionsRequest. May be empty where there is a collection."""
+    project: builtins.str
+    """The project of `collection`; empty without one."""
+    collection: builtins.str
+    """Only versions of this collection; empty for any."""
+    force: builtins.bool
+    """Delete also what aliases or links point at, but for protected aliases; they go with it."""
+    purge: builtins.bool
+    """Purge at once, for good, as in DeleteVersionRequest."""
+    dry_run: builtins.bool
+    """Only say what would be done."""
+    page_size: builtins.int
+    """How many versions to look at, at most; 0 for 200, more than 500 means 500."""
+    page_token: builtins.str
+    """What the page before gave as `next_page_token`, with the other fields but `request_id` unchanged; empty for the first."""
+    request_id: builtins.str
+    """Of this page: see RegistryService, "Twice"."""
+    def __init__(
+        self,
+        *,
+        entity: builtins.str = ...,
+        query: builtins.str = ...,
+        project: builtins.str = ...,
+        collection: builtins.str = ...,
+        force: builtins.bool = ...,
+        purge: builtins.bool = ...,
+        dry_run: builtins.bool = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        request_id: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "dry_run", b"dry_run", "entity", b"entity", "force", b"force", "page_size", b"page_size", "page_token", b"page_token", "project", b"project", "purge", b"purge", "query", b"query", "request_id", b"request_id"]) -> None: ...
+
+global___DeleteVersionsRequest = DeleteVersionsRequest
+
+@typing.final
+class DeleteVersionsResponse(google.protobuf.message.Message):
+    """DeleteVersionsResponse says what was done, or would be."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    size_bytes: builtins.int
+    """The sizes of those that were deleted: at most so much is freed when they are purged and collected. Content that
+    other versions share stays.
+    """
+    next_page_token: builtins.str
+    """Asks for the next page; empty when this is the last."""
+    @property
+    def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DeleteResult]:
+        """The versions that matched, the oldest first. As in SearchVersionsResponse, there may be none although there are more."""
+
+    def __init__(
+        self,
+        *,
+        results: collections.abc.Iterable[global___DeleteResult] | None = ...,
+        size_bytes: builtins.int = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "results", b"results", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___DeleteVersionsResponse = DeleteVersionsResponse
+
+@typing.final
+class DeleteResult(google.protobuf.message.Message):
+    """DeleteResult is one version that matched."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    USED_BY_FIELD_NUMBER: builtins.int
+    outcome: global___DeleteOutcome.ValueType
+    """What became of it."""
+    @property
+    def version(self) -> global___Version:
+        """The version as it was, without card and metadata."""
+
+    @property
+    def used_by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What points at it and kept it: aliases, or links as `project/collection:vN`; the first ten."""
+
+    def __init__(
+        self,
+        *,
+        version: global___Version | None = ...,
+        outcome: global___DeleteOutcome.ValueType = ...,
+        used_by: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["version", b"version"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["outcome", b"outcome", "used_by", b"used_by", "version", b"version"]) -> None: ...
+
+global___DeleteResult = DeleteResult
+
+@typing.final
 class ListVersionsRequest(google.protobuf.message.Message):
     """ListVersionsRequest asks for a page of a collection."""
 
@@ -414,6 +682,7 @@ class ListVersionsRequest(google.protobuf.message.Message):
     COLLECTION_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    DELETED_FIELD_NUMBER: builtins.int
     entity: builtins.str
     """The tenant whose collection is meant."""
     project: builtins.str
@@ -423,7 +692,9 @@ class ListVersionsRequest(google.protobuf.message.Message):
     page_size: builtins.int
     """How many at most; 0 for 100, more than `max_page_size` means `max_page_size`."""
     page_token: builtins.str
-    """What the page before gave as `next_page_token`; empty for the first page."""
+    """What the page before gave as `next_page_token`, with the other fields unchanged; empty for the first page."""
+    deleted: builtins.bool
+    """Those that were deleted and can be undeleted, instead of those that are there; of a deleted collection, too."""
     def __init__(
         self,
         *,
@@ -432,8 +703,9 @@ class ListVersionsRequest(google.protobuf.message.Message):
         collection: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        deleted: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["collection", b"collection", "entity", b"entity", "page_size", b"page_size", "page_token", b"page_token", "project", b"project"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["collection", b"collection", "deleted", b"deleted", "entity", b"entity", "page_size", b"page_size", "page_token", b"page_token", "project", b"project"]) -> None: ...
 
 global___ListVersionsRequest = ListVersionsRequest
 
@@ -480,7 +752,8 @@ class SearchVersionsRequest(google.protobuf.message.Message):
 
       - `project`, `name`, `type`, `tag`, `alias`, `creator`, `run`, `kind` (`sequence`, `portfolio`): `=`, `!=`, and
         for `name` also `~` (holds this text, in any case).
-      - `created`: `<`, `<=`, `>`, `>=`, with `2026-01-31` or `2026-01-31T12:00:00Z`, in UTC.
+      - `created`, `expires`: `<`, `<=`, `>`, `>=`, with `2026-01-31` or `2026-01-31T12:00:00Z`, in UTC. What never expires
+        matches no condition on `expires`.
       - `number`, `size` (bytes), `files`: `=`, `!=`, `<`, `<=`, `>`, `>=`.
       - `metadata.KEY`, where KEY has dots for what is nested: the same operators, with a number, `true`, `false`, or
         text. Compared with numbers only what is a number, and with text only what is text.

@@ -14,6 +14,8 @@ Modules:
     quotas       room for what is about to be stored
     pack_pool    open packs, a lease to each stream
     startup      recovery of what a crash left open
+    records      reading records by digest, wherever they were moved to
+    losses       what is lost becomes missing, so that the next upload heals it
     chunks       PutChunks: verify, append, commit
     recipes      recipes as packed references; hashing a recipe's bytes
     blobs        CommitBlobs: verify every byte, then say so
@@ -24,4 +26,20 @@ Modules:
     content      reading ranges of blobs
     uploads      UploadFile: the simple path
     housekeeping lapsed sessions and uploads
+    collector    garbage collection, one entity at a time
+    reachability what is needed
+    pack_collection, compaction, meta_records
+                 which packs go, copying what is needed of them, and judging META packs by reading them
+    revival      out of the trash
+    collection_report
+                 what a collection did, or would do
+    explain      who keeps content alive
+    check        a check of the store: its phases, and how it goes on; check_daily starts it by itself
+    check_rows, check_packs, check_bytes, check_versions
+                 the phases: the index, packs, blobs and trees by their digests, and who needs what is lost
+    check_findings
+                 what a check tells
+    reconcile    pins held against the versions that the registry keeps
+    garbage      runs of the collector, one at a time: reconcile, then collect
+    garbage_schedule  the runs that nobody asks for
 """

@@ -200,7 +200,7 @@ class BlobIntake:
         recipe.missing += [span.digest for span in spans if span.digest not in located][: MAX_MISSING_NAMED + 1]
         recipe.packs.update(located[span.digest].pack for span in spans if span.digest in located)
         if not recipe.missing:
-            await self._reader.hash_into(recipe.hasher, spans, located)
+            await self._reader.hash_into(self._entity, recipe.hasher, spans, located)
 
     async def _commit(self, complete: list[_Recipe]) -> list[BlobResult]:
         results: dict[int, BlobResult] = {}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from lading_server.common.errors import StorageFailed
+from lading_server.common.errors import DiskLow, StorageFailed
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import IndexBatch
 from lading_server.ingest.packs.writer import PackWriter
@@ -168,6 +168,11 @@ class GroupCommitter:
             return
         try:
             rejections = await self._recorder.record([unit.batch for unit in units], durable)
+        except DiskLow as error:
+            # What was appended is dead weight. The next group may find space again.
+            _log.warning("the index had no space for a group of %d units", len(units))
+            _settle(units, [error] * len(units))
+            return
         except Exception as error:  # noqa: BLE001 - every waiter is told, and the log has the traceback
             _log.exception("the index refused a group of %d units", len(units))
             failure = StorageFailed(f"the index could not be written: {error}")

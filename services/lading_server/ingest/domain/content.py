@@ -6,12 +6,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import NamedTuple
 
 from lading_format.errors import ReasonedError
-from lading_server.common.errors import BlobNotFound, CorruptRecord, InvalidRange
-from lading_server.ingest.domain.workers import Workers
+from lading_server.common.errors import BlobNotFound, InvalidRange
+from lading_server.ingest.domain.records import Found, RecordReader
 from lading_server.ingest.index.rows import BlobRow
 from lading_server.ingest.index.store import ContentIndex
-from lading_server.ingest.packs.reader import read_payloads
-from lading_server.ingest.packs.storage import PackStorage
 from lading_server.ingest.packs.writer import Location
 
 # What one answer carries at most: fewer, larger messages cost less, and the limit of a message is 4 MiB.
@@ -55,14 +53,13 @@ class _Cut(NamedTuple):
 class ContentReader:
     """Reads blobs back. Every byte is checked against its stored checksum before it is given out."""
 
-    def __init__(self, index: ContentIndex, storage: PackStorage, workers: Workers) -> None:
+    def __init__(self, index: ContentIndex, records: RecordReader) -> None:
         self._index = index
-        self._storage = storage
-        self._workers = workers
+        self._records = records
 
     async def size(self, entity: str, digest: bytes) -> int:
         """Return a blob's size. Raises BlobNotFound."""
-        row = (await self._index.blobs.stat(entity, [digest])).get(digest)
+        row = (await self._index.blobs.readable(entity, [digest])).get(digest)
         if row is None:
             raise blob_not_found(digest)
         return row.size_bytes
@@ -74,19 +71,19 @@ class ContentReader:
         """
         ended: set[int] = set()
         async for cuts in self._planned(entity, ranges):
-            places = await self._index.chunks.locate(entity, list({cut.digest for cut in cuts if cut.digest}))
+            places = await self._records.locate(entity, {cut.digest for cut in cuts if cut.digest})
             for group in _groups(cuts, places):
-                pieces = await self._workers.run(
-                    self._read_group, [cut for cut in group if cut.range_index not in ended], places
-                )
-                ended.update(piece.range_index for piece in pieces if piece.error is not None)
-                yield pieces
+                wanted = [cut for cut in group if cut.range_index not in ended]
+                found = await self._records.read(entity, {cut.digest for cut in wanted if cut.digest}, places)
+                pieces = [piece for cut in wanted if (piece := _piece(cut, found, ended)) is not None]
+                if pieces:
+                    yield pieces
 
     async def _planned(self, entity: str, ranges: Sequence[BlobRange]) -> AsyncIterator[list[_Cut]]:
         cuts: list[_Cut] = []
         for first in range(0, len(ranges), _STAT_RANGES):
             some = ranges[first : first + _STAT_RANGES]
-            rows = await self._index.blobs.stat(entity, list({wanted.blob_digest for wanted in some}))
+            rows = await self._index.blobs.readable(entity, list({wanted.blob_digest for wanted in some}))
             for index, wanted in enumerate(some, first):
                 async for cut in self._cuts(entity, index, wanted, rows.get(wanted.blob_digest)):
                     cuts.append(cut)
@@ -117,34 +114,6 @@ class ContentReader:
             stop = min(ref.size_bytes, end - ref.offset_bytes)
             at = ref.offset_bytes + skip_bytes
             yield _Cut(index, at, ref.digest, skip_bytes, stop - skip_bytes, ref.offset_bytes + stop == end)
-
-    def _read_group(self, group: Sequence[_Cut], places: dict[bytes, Location]) -> list[Piece]:
-        wanted = [cut for cut in group if cut.digest in places]
-        try:
-            payloads = read_payloads(
-                self._storage, [places[cut.digest] for cut in wanted], [cut.digest for cut in wanted]
-            )
-        except CorruptRecord:
-            return self._read_one_by_one(group, places)
-        found = dict(zip((cut.digest for cut in wanted), payloads, strict=True))
-        return [_piece(cut, found.get(cut.digest)) for cut in group]
-
-    def _read_one_by_one(self, group: Sequence[_Cut], places: dict[bytes, Location]) -> list[Piece]:
-        """Find out which chunk is damaged, so that only the ranges that need it end."""
-        pieces: list[Piece] = []
-        broken: set[int] = set()
-        for cut in group:
-            if cut.range_index in broken:
-                continue
-            try:
-                payload = None
-                if cut.digest in places:
-                    (payload,) = read_payloads(self._storage, [places[cut.digest]], [cut.digest])
-                pieces.append(_piece(cut, payload))
-            except CorruptRecord as error:
-                broken.add(cut.range_index)
-                pieces.append(Piece(cut.range_index, cut.blob_offset, b"", last=True, error=error))
-        return pieces
 
 
 def blob_not_found(digest: bytes) -> BlobNotFound:
@@ -177,11 +146,15 @@ def _groups(cuts: Sequence[_Cut], places: dict[bytes, Location]) -> list[list[_C
     return groups
 
 
-def _piece(cut: _Cut, payload: memoryview | None) -> Piece:
-    if not cut.digest:
-        return Piece(cut.range_index, cut.blob_offset, b"", cut.last, cut.error)
-    if payload is None:
-        error = CorruptRecord(f"chunk b3:{cut.digest.hex()} is not in any pack; tell the operator")
+def _piece(cut: _Cut, found: Found, ended: set[int]) -> Piece | None:
+    """Return what was read for a cut; None where its range has ended. Notes in `ended` which ranges an error ends."""
+    if cut.range_index in ended:
+        return None
+    error = cut.error if not cut.digest else found.errors.get(cut.digest)
+    if error is not None:
+        ended.add(cut.range_index)
         return Piece(cut.range_index, cut.blob_offset, b"", last=True, error=error)
-    data = payload[cut.skip_bytes : cut.skip_bytes + cut.take_bytes]
+    if not cut.digest:
+        return Piece(cut.range_index, cut.blob_offset, b"", cut.last)
+    data = found.payloads[cut.digest][cut.skip_bytes : cut.skip_bytes + cut.take_bytes]
     return Piece(cut.range_index, cut.blob_offset, data, cut.last)

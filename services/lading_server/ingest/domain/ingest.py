@@ -11,9 +11,11 @@ from functools import partial
 from lading_server.common.errors import TooManyItems
 from lading_server.common.settings import Settings
 from lading_server.ingest.domain.blobs import BlobIntake
+from lading_server.ingest.domain.check import Checker
 from lading_server.ingest.domain.chunks import ChunkSink
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.content import ContentReader
+from lading_server.ingest.domain.losses import Losses
 from lading_server.ingest.domain.pack_pool import PackPool
 from lading_server.ingest.domain.pins import Pins
 from lading_server.ingest.domain.quotas import Quotas
@@ -45,6 +47,8 @@ class Ingest:
     trees: TreeReader
     pins: Pins
     quotas: Quotas
+    losses: Losses
+    checker: Checker
     # When each session was last renewed, by the monotonic clock; the oldest first.
     _renewed: dict[tuple[str, bytes], float] = field(default_factory=dict)
 

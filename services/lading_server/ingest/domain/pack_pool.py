@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from lading_server.common.errors import DiskLow, StorageFailed
+from lading_server.common.ids import uuid7
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import IndexBatch
+from lading_server.ingest.packs.recovery import seal_after_crash
 from lading_server.ingest.packs.storage import PackClass, PackStorage
 from lading_server.ingest.packs.writer import Location, NewRecord, PackWriter
 
@@ -23,6 +25,9 @@ _log = logging.getLogger(__name__)
 IDLE_PACKS = 4
 # The same over all entities.
 IDLE_PACKS_IN_ALL = 64
+# A pack with so many records is full, whatever its size: an open one takes about 200 bytes of memory for each, 13 MB.
+# Files of 4 KiB and more fill it by their bytes first.
+MOST_RECORDS = 1 << 16
 
 
 class PackRows(Protocol):
@@ -33,6 +38,9 @@ class PackRows(Protocol):
 
     async def mark_sealed(self, pack: UUID, total_bytes: int) -> None:
         """Remember that a pack is complete."""
+
+    async def remove(self, pack: UUID) -> None:
+        """Forget a pack that never held anything durable."""
 
 
 class OpenPack:
@@ -45,7 +53,7 @@ class OpenPack:
         self.writer = writer
 
     async def append(self, records: Sequence[NewRecord]) -> list[Location]:
-        """Append records; they count for nothing until `submit`. Raises StorageFailed."""
+        """Append records; they count for nothing until `submit`. Raises DiskLow, StorageFailed."""
         try:
             return await self._workers.run(self.writer.append, records)
         except StorageFailed as error:
@@ -94,6 +102,8 @@ class PackPool:
         self._min_free_bytes = min_free_bytes
         self._idle: dict[tuple[str, PackClass], list[OpenPack]] = {}
         self._sealing: set[asyncio.Task[None]] = set()
+        # Packs that could not be sealed because there was no space: their ids and lengths.
+        self._torn: dict[UUID, int] = {}
 
     @asynccontextmanager
     async def lease(self, entity: str, pack_class: PackClass) -> AsyncIterator[PackLease]:
@@ -123,35 +133,67 @@ class PackPool:
             return idle.pop()
         if self._committer.failure is not None:
             raise self._committer.failure
-        writer = await self._workers.run(
-            PackWriter.create,
-            self._storage,
-            store_id=self._store_id,
-            writer_epoch=self._writer_epoch,
-            pack_class=pack_class,
-            entity=entity,
-        )
-        # Before any record counts: after a crash, a pack that the index does not know holds nothing acknowledged.
-        await self._rows.add(writer.pack, int(pack_class), entity, self._writer_epoch)
+        making = asyncio.create_task(self._make(entity, pack_class), name="make-pack")
+        try:
+            return await asyncio.shield(making)
+        except asyncio.CancelledError:
+            # Whoever wanted it is gone. If it is in the index by now, it would stay open until the next start.
+            self._later(self._keep(making, entity, pack_class), "keep-pack")
+            raise
+
+    async def _make(self, entity: str, pack_class: PackClass) -> OpenPack:
+        pack = uuid7()
+        # Before its file is there: one that a crash leaves without a row would lie there for ever. And so after a crash
+        # a pack that the index does not know holds nothing acknowledged.
+        await self._rows.add(pack, int(pack_class), entity, self._writer_epoch)
+        try:
+            writer = await self._workers.run(
+                PackWriter.create,
+                self._storage,
+                store_id=self._store_id,
+                writer_epoch=self._writer_epoch,
+                pack_class=pack_class,
+                entity=entity,
+                pack=pack,
+            )
+        except DiskLow:
+            await self._forget(pack)
+            raise
+        # There is space again.
+        torn, self._torn = self._torn, {}
+        for pack, whole_bytes in torn.items():
+            self._later(self._seal_torn(pack, whole_bytes), f"seal-{pack}")
         return OpenPack(writer, self._committer, self._workers)
 
+    async def _keep(self, making: asyncio.Task[OpenPack], entity: str, pack_class: PackClass) -> None:
+        """Keep a pack that nobody waits for any more for whoever comes next."""
+        try:
+            pack = await making
+        except Exception:  # noqa: BLE001 - logged with its traceback; the next one who wants a pack is told
+            _log.exception("a pack of entity %s could not be made", entity)
+        else:
+            self._give_back(entity, pack_class, pack)
+
     def is_full(self, pack: OpenPack) -> bool:
-        """Tell whether the pack has reached its target."""
-        return pack.writer.length_bytes >= self._target_bytes
+        """Tell whether the pack has reached its target, or has as many records as may be open."""
+        writer = pack.writer
+        return writer.length_bytes >= self._target_bytes or writer.record_count >= MOST_RECORDS
 
     def seal_later(self, pack: OpenPack) -> None:
         """Seal the pack when everything in it is committed, without anybody waiting."""
-        task = asyncio.create_task(self._seal(pack), name=f"seal-{pack.writer.pack}")
-        self._sealing.add(task)
-        task.add_done_callback(self._sealing.discard)
+        self._later(self._seal(pack), f"seal-{pack.writer.pack}")
+
+    def abandon_later(self, pack: OpenPack) -> None:
+        """Let go of a pack that found no space for what was appended last; what is whole in it stays."""
+        self._later(self._abandon(pack), f"seal-{pack.writer.pack}")
 
     async def close(self) -> None:
         """Seal every pack. Leases must have ended."""
-        for packs in self._idle.values():
-            for pack in packs:
-                self.seal_later(pack)
-        self._idle.clear()
-        while self._sealing:
+        while any(self._idle.values()) or self._sealing:
+            for packs in self._idle.values():
+                for pack in packs:
+                    self.seal_later(pack)
+            self._idle.clear()
             await asyncio.wait(self._sealing)
 
     def _give_back(self, entity: str, pack_class: PackClass, pack: OpenPack) -> None:
@@ -162,15 +204,54 @@ class PackPool:
         else:
             idle.append(pack)
 
+    def _later(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._sealing.add(task)
+        task.add_done_callback(self._sealing.discard)
+
+    async def _abandon(self, pack: OpenPack) -> None:
+        await pack.settled()
+        await self._workers.run(pack.writer.abandon)
+        await self._seal_torn(pack.writer.pack, pack.writer.whole_bytes)
+
+    async def _forget(self, pack: UUID) -> None:
+        """Take back a pack that found no space for its first bytes."""
+        try:
+            await self._workers.run(self._storage.delete, pack)
+            await self._rows.remove(pack)
+        except (DiskLow, StorageFailed) as error:
+            # Nothing is in it, and the next start forgets it.
+            _log.warning("pack %s stays until the next start: %s", pack, error)
+
+    async def _seal_torn(self, pack: UUID, whole_bytes: int) -> None:
+        """Cut a pack back to its last whole record and seal it, as the next start would, or when there is space."""
+        if self._committer.failure is not None:
+            return
+        try:
+            sealed = await self._workers.run(seal_after_crash, self._storage, pack, whole_bytes)
+            await self._rows.mark_sealed(pack, sealed.total_bytes)
+        except DiskLow as error:
+            _log.warning("pack %s waits to be sealed until there is space: %s", pack, error)
+            self._torn[pack] = whole_bytes
+        except StorageFailed as error:
+            self._committer.fail(error)
+        except Exception:  # noqa: BLE001 - logged with its traceback; the next start seals it
+            _log.exception("pack %s could not be sealed", pack)
+
     async def _seal(self, pack: OpenPack) -> None:
         await pack.settled()
         if self._committer.failure is not None:
             # The next start cuts the pack back to what is durable.
             await self._workers.run(pack.writer.abandon)
             return
+        # Without the index, which may be written and the trailer not.
+        whole_bytes = pack.writer.whole_bytes
         try:
             total_bytes = await self._workers.run(pack.writer.seal)
             await self._rows.mark_sealed(pack.writer.pack, total_bytes)
+        except DiskLow as error:
+            _log.warning("pack %s waits to be sealed until there is space: %s", pack.writer.pack, error)
+            self._torn[pack.writer.pack] = whole_bytes
         except StorageFailed as error:
             self._committer.fail(error)
         except Exception:  # noqa: BLE001 - logged with its traceback; see below
@@ -191,7 +272,7 @@ class PackLease:
         """Append records to one pack; commit them with that pack's `submit`.
 
         Raises:
-            DiskLow: The store is nearly full; nothing was written.
+            DiskLow: The store is nearly full, or was full before all was written; nothing of this counts.
             StorageFailed: The disk refused; the server must be started again before it writes more.
         """
         self._pool.check_space(sum(len(record.payload) for record in records))
@@ -200,4 +281,9 @@ class PackLease:
             self._pool.seal_later(full)
         if self.pack is None:
             self.pack = await self._pool.take(self._entity, self._pack_class)
-        return self.pack, await self.pack.append(records)
+        try:
+            return self.pack, await self.pack.append(records)
+        except DiskLow:
+            torn, self.pack = self.pack, None
+            self._pool.abandon_later(torn)
+            raise

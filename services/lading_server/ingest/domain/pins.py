@@ -11,14 +11,12 @@ from lading_server.common.errors import MissingBlobs
 from lading_server.common.page_tokens import check_position, foreign_token, make_token, open_token, page_limit
 from lading_server.common.pins import VERSION_UID_BYTES
 from lading_server.common.registry_errors import InvalidPin, PinConflict, PinReleased
+from lading_server.ingest.domain.records import RecordReader
 from lading_server.ingest.domain.tree_pages import TreeTotals, page_blobs
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.digests import DigestSet
 from lading_server.ingest.index.rows import PinRow
 from lading_server.ingest.index.store import ContentIndex
-from lading_server.ingest.packs.reader import read_payloads
-from lading_server.ingest.packs.storage import PackStorage
-from lading_server.ingest.packs.writer import Location
 
 DEFAULT_PAGE_SIZE = 1000
 # Pages of a tree that are read at once: 4 MiB at most.
@@ -31,9 +29,9 @@ _LARGE_FILES = 100_000
 class Pins:
     """Acquires and releases pins. Every method is inside the entity that it is given."""
 
-    def __init__(self, index: ContentIndex, storage: PackStorage, workers: Workers, max_page_size: int) -> None:
+    def __init__(self, index: ContentIndex, records: RecordReader, workers: Workers, max_page_size: int) -> None:
         self._index = index
-        self._storage = storage
+        self._records = records
         self._workers = workers
         self._max_page_size = max_page_size
         self._large = asyncio.Lock()
@@ -56,12 +54,27 @@ class Pins:
         pin = await self._index.pins.find(entity, version_uid)
         if pin is not None:
             _check_pin(pin, tree_digest)
-        row = await self._index.trees.get(entity, tree_digest)
+        # What is promised already is told, whatever happened since; a new promise is made of a whole tree.
+        trees = self._index.trees
+        row = await (trees.get if pin is None else trees.readable)(entity, tree_digest)
         if pin is None:
             async with self._large if row.file_count > _LARGE_FILES else nullcontext():
                 blobs = await self._blobs(entity, tree_digest)
                 _check_pin(await self._index.pins.acquire(entity, version_uid, tree_digest, blobs), tree_digest)
         return TreeTotals(tree_digest, row.file_count, row.reference_count, row.size_bytes)
+
+    async def restore(self, entity: str, version_uid: bytes, tree_digest: bytes) -> PinRow:
+        """Make a pin that a version lost, over its tombstone too; return the version's pin as it is then.
+
+        For the reconciler alone, when the registry said that it keeps the version.
+
+        Raises:
+            TreeNotFound, MissingBlobs, ContentMoved, CorruptRecord: As `acquire`.
+        """
+        row = await self._index.trees.get(entity, tree_digest)
+        async with self._large if row.file_count > _LARGE_FILES else nullcontext():
+            blobs = await self._blobs(entity, tree_digest)
+            return await self._index.pins.restore(entity, version_uid, tree_digest, blobs)
 
     async def release(self, entity: str, version_uid: bytes) -> None:
         """Take a promise back, for ever. May be repeated, and come before the promise. Raises InvalidPin."""
@@ -85,13 +98,14 @@ class Pins:
         """Return the digests of a tree's files. Raises TreeNotFound, MissingBlobs, CorruptRecord."""
         digests = DigestSet()
         async for pages in self._page_digests(entity, tree_digest):
-            places = await self._index.chunks.locate(entity, pages)
+            places = await self._records.locate(entity, set(pages))
             if len(places) < len(set(pages)):
                 raise MissingBlobs(
                     f"pages of tree {format_digest(tree_digest)} were collected; put the tree again, then commit again",
                     digests="",
                 )
-            await self._workers.run(self._read, pages, [places[page] for page in pages], digests)
+            payloads = (await self._records.read(entity, set(pages), places)).all_or_raise(pages)
+            await self._workers.run(_add_blobs, payloads, digests)
         return digests
 
     async def _page_digests(self, entity: str, tree_digest: bytes) -> AsyncIterator[list[bytes]]:
@@ -103,9 +117,10 @@ class Pins:
             # It gives the page again that has this path.
             rows = (await self._index.trees.pages(entity, tree_digest, rows[-1].first_path, _PAGES + 1))[1:]
 
-    def _read(self, pages: Sequence[bytes], places: Sequence[Location], digests: DigestSet) -> None:
-        for payload in read_payloads(self._storage, places, pages):
-            digests.update(page_blobs(payload))
+
+def _add_blobs(pages: Sequence[memoryview], digests: DigestSet) -> None:
+    for page in pages:
+        digests.update(page_blobs(page))
 
 
 def _after(position: Sequence[object]) -> bytes:

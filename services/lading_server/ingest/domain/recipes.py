@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lading_format.digest import new_hasher
-from lading_server.common.errors import SizeMismatch
+from lading_server.common.errors import CorruptRecord, SizeMismatch
+from lading_server.ingest.domain.records import RecordReader
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import REFS_PER_PART, unpack_refs
-from lading_server.ingest.index.store import ContentIndex
-from lading_server.ingest.packs.reader import read_payloads
-from lading_server.ingest.packs.storage import PackStorage
 from lading_server.ingest.packs.writer import Location
 
 # A packed reference: a digest and a size.
@@ -52,6 +50,32 @@ def encode_recipe_record(blob_digest: bytes, size_bytes: int, part: RecipeSlice)
     return _RECORD_HEAD.pack(blob_digest, size_bytes, part.start_bytes, count) + part.refs
 
 
+def recipe_record_place(payload: bytes | memoryview) -> tuple[bytes, int]:
+    """Return which blob a RECIPE record is of, and where its part begins there."""
+    blob_digest, _, start_bytes, _ = _RECORD_HEAD.unpack_from(payload)
+    return blob_digest, start_bytes
+
+
+class RecipePart(NamedTuple):
+    """What a RECIPE record says: a part of the recipe of a blob, and how many bytes the whole blob has."""
+
+    blob_digest: bytes
+    size_bytes: int
+    slice: RecipeSlice
+
+
+def decode_recipe_record(payload: bytes | memoryview) -> RecipePart:
+    """Return what `encode_recipe_record` was given. Raises CorruptRecord."""
+    try:
+        blob_digest, size_bytes, start_bytes, count = _RECORD_HEAD.unpack_from(payload)
+    except struct.error as error:
+        raise CorruptRecord(f"a recipe cannot be read: {error}") from error
+    refs = bytes(payload[_RECORD_HEAD.size :])
+    if len(refs) != count * REF_BYTES:
+        raise CorruptRecord(f"a recipe is said to have {count} chunks, and has {len(refs)} bytes of them")
+    return RecipePart(blob_digest, size_bytes, RecipeSlice(start_bytes, refs))
+
+
 def check_sizes(spans: Sequence[ChunkSpan], located: Mapping[bytes, Location]) -> None:
     """Raise SizeMismatch when a chunk that is there is not as long as its span says."""
     for digest, size_bytes in spans:
@@ -67,9 +91,8 @@ def check_sizes(spans: Sequence[ChunkSpan], located: Mapping[bytes, Location]) -
 class SpanReader:
     """Finds and reads the bytes of chunks, in order, a bounded run at a time."""
 
-    def __init__(self, index: ContentIndex, storage: PackStorage, workers: Workers) -> None:
-        self._index = index
-        self._storage = storage
+    def __init__(self, records: RecordReader, workers: Workers) -> None:
+        self._records = records
         self._workers = workers
 
     async def locate(self, entity: str, spans: Sequence[ChunkSpan]) -> dict[bytes, Location]:
@@ -77,19 +100,18 @@ class SpanReader:
 
         Raises SizeMismatch when a chunk is not as long as its span says.
         """
-        found = await self._index.chunks.locate(entity, list({span.digest for span in spans}))
+        found = await self._records.locate(entity, {span.digest for span in spans})
         check_sizes(spans, found)
         return found
 
-    async def hash_into(self, hasher: BlobHasher, spans: Sequence[ChunkSpan], located: dict[bytes, Location]) -> None:
-        """Read the chunks in order and hash them. Raises CorruptRecord."""
+    async def hash_into(
+        self, entity: str, hasher: BlobHasher, spans: Sequence[ChunkSpan], located: Mapping[bytes, Location]
+    ) -> None:
+        """Read the chunks in order and hash them. Raises CorruptRecord, StorageFailed, also where one has no place."""
         for run in _runs(spans):
-            await self._workers.run(self._hash_run, hasher, run, located)
-
-    def _hash_run(self, hasher: BlobHasher, run: Sequence[ChunkSpan], located: dict[bytes, Location]) -> None:
-        digests = [span.digest for span in run]
-        for payload in read_payloads(self._storage, [located[digest] for digest in digests], digests):
-            hasher.update(payload)
+            digests = [span.digest for span in run]
+            found = await self._records.read(entity, set(digests), located)
+            await self._workers.run(_hash_all, hasher, found.all_or_raise(digests))
 
 
 class BlobHasher:
@@ -110,6 +132,11 @@ class BlobHasher:
     def digest(self) -> bytes:
         """Return the digest of what was seen."""
         return self._hasher.digest()
+
+
+def _hash_all(hasher: BlobHasher, payloads: Sequence[memoryview]) -> None:
+    for payload in payloads:
+        hasher.update(payload)
 
 
 def _runs(spans: Sequence[ChunkSpan]) -> Iterator[list[ChunkSpan]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from lading_server.common.errors import CorruptRecord
+from lading_server.ingest.domain.losses import Losses
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.packs.recovery import seal_after_crash
@@ -13,11 +14,11 @@ from lading_server.ingest.packs.storage import PackStorage, PackStorageError
 _log = logging.getLogger(__name__)
 
 
-async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Workers) -> int:
+async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Workers, losses: Losses) -> int:
     """Seal every pack that an earlier run left open, or forget it if nothing was durable; return how many there were.
 
     A pack that is shorter than its durable length, or damaged before it, is marked as damaged and said so: its
-    chunks become missing, so that the next upload of the same bytes stores them again.
+    chunks become missing, and what needs them damaged, so that the next upload of the same bytes stores them again.
     """
     recovered = 0
     for row in await index.packs.open_packs():
@@ -27,6 +28,7 @@ async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Work
         except (CorruptRecord, PackStorageError) as error:
             _log.critical("pack %s of entity %s is damaged: %s", row.pack, row.entity, error)
             await index.packs.mark_damaged(row.pack)
+            await losses.mark_pack_lost(row.entity, row.pack)
             continue
         if sealed.total_bytes == 0:
             await index.packs.remove(row.pack)

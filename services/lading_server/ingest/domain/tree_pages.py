@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lading_format.digest import blake3_digest, xxh3_64
+from lading_format.digest import DIGEST_BYTES, blake3_digest, xxh3_64
 from lading_format.tree import FileEntry, ReferenceEntry, TreeEntry
 from lading_server.common.errors import CorruptRecord
 
@@ -156,6 +156,11 @@ def encode_tree_record(totals: TreeTotals, pages: Sequence[PageSummary]) -> byte
     head = _TREE_HEAD.pack(*totals, len(pages))
     rows = (_TREE_PAGE.pack(p.digest, p.entry_count, len(p.first_path)) + p.first_path for p in pages)
     return _VERSION + head + b"".join(rows)
+
+
+def tree_record_digest(payload: bytes | memoryview) -> bytes:
+    """Return which tree a TREE record is of."""
+    return bytes(payload[len(_VERSION) : len(_VERSION) + DIGEST_BYTES])
 
 
 def decode_tree_record(payload: bytes | memoryview) -> tuple[TreeTotals, list[PageSummary]]:

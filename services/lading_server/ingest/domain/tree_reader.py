@@ -12,13 +12,11 @@ from typing import NamedTuple
 from lading_format.digest import format_digest, xxh3_64
 from lading_format.tree import FileEntry, TreeEntry, sort_key
 from lading_server.common.errors import CorruptRecord, InvalidPageToken, PathNotFound
-from lading_server.ingest.domain.tree_pages import TreeTotals, decode_page
+from lading_server.ingest.domain.records import RecordReader
+from lading_server.ingest.domain.tree_pages import TreeTotals, decode_page, page_blobs
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import TreePageRow
 from lading_server.ingest.index.store import ContentIndex
-from lading_server.ingest.packs.reader import read_payloads
-from lading_server.ingest.packs.storage import PackStorage
-from lading_server.ingest.packs.writer import Location
 
 # Page rows fetched at once. A page has about 800 entries, so most listings need one query.
 _ROWS = 64
@@ -65,6 +63,9 @@ class PageCursor:
 
     async def page_digest(self) -> bytes | None:
         """Return the digest of the page that begins exactly here, or None within a page and at the end."""
+        if self._entries is not None and self._at >= len(self._entries):
+            # All of a page was taken: here the next one begins.
+            await self.skip_page()
         row = await self._row()
         if row is None or self._at or row.first_path < self._start:
             return None
@@ -124,14 +125,14 @@ class PageCursor:
 class TreeReader:
     """Answers questions about stored trees."""
 
-    def __init__(self, index: ContentIndex, storage: PackStorage, workers: Workers) -> None:
+    def __init__(self, index: ContentIndex, records: RecordReader, workers: Workers) -> None:
         self._index = index
-        self._storage = storage
+        self._records = records
         self._workers = workers
 
     async def totals(self, entity: str, digest: bytes) -> TreeTotals:
         """Return a tree's totals. Raises TreeNotFound."""
-        row = await self._index.trees.get(entity, digest)
+        row = await self._index.trees.readable(entity, digest)
         return TreeTotals(digest, row.file_count, row.reference_count, row.size_bytes)
 
     async def rows(self, entity: str, digest: bytes, from_path: bytes, limit: int) -> list[TreePageRow]:
@@ -140,18 +141,47 @@ class TreeReader:
 
     async def load(self, entity: str, page_digest: bytes) -> list[TreeEntry]:
         """Read one page. Raises CorruptRecord."""
-        location = (await self._index.chunks.locate(entity, [page_digest])).get(page_digest)
-        if location is None:
-            raise CorruptRecord(f"tree page b3:{page_digest.hex()} is not in any pack; tell the operator")
-        return await self._workers.run(self._load, location, page_digest)
+        return await self._workers.run(decode_page, await self.payload(entity, page_digest))
 
-    def _load(self, location: Location, page_digest: bytes) -> list[TreeEntry]:
-        (payload,) = read_payloads(self._storage, [location], [page_digest])
-        return decode_page(payload)
+    async def payload(self, entity: str, page_digest: bytes) -> memoryview:
+        """Return one page as it is stored. Raises CorruptRecord."""
+        places = await self._records.locate(entity, [page_digest])
+        (payload,) = (await self._records.read(entity, [page_digest], places)).all_or_raise([page_digest])
+        return payload
+
+    async def is_whole(self, entity: str, digest: bytes) -> bool:
+        """Tell whether nothing of a tree is known to be lost, neither a page nor a part of a file.
+
+        Where nothing of the entity is lost, that is two questions to the index; else the pages are read, up to the
+        first file that is damaged.
+        """
+        if not await self._index.trees.has_every_page(entity, digest):
+            return False
+        if not await self._index.trees.may_miss_blobs(entity):
+            return True
+        try:
+            async for page in self.page_digests(entity, digest):
+                wanted = set(await self._workers.run(page_blobs, await self.payload(entity, page)))
+                if len(await self._index.blobs.stat(entity, list(wanted))) < len(wanted):
+                    return False
+        except CorruptRecord:
+            return False
+        return True
+
+    async def page_digests(self, entity: str, digest: bytes) -> AsyncIterator[bytes]:
+        """Yield the digests of a tree's pages in order. Raises TreeNotFound."""
+        rows = await self._index.trees.pages(entity, digest, None, _ROWS)
+        while rows:
+            for row in rows:
+                yield row.page_digest
+            if len(rows) < _ROWS:
+                return
+            # It gives the page again that has this path.
+            rows = (await self._index.trees.pages(entity, digest, rows[-1].first_path, _ROWS + 1))[1:]
 
     async def find(self, entity: str, digest: bytes, path: str) -> TreeEntry:
         """Return the entry at `path`. Raises TreeNotFound, PathNotFound."""
-        await self._index.trees.get(entity, digest)
+        await self._index.trees.readable(entity, digest)
         entry = await PageCursor(self, entity, digest, sort_key(path)).peek()
         if entry is None or entry.path != path:
             raise PathNotFound(
@@ -174,7 +204,7 @@ class TreeReader:
 
         Raises TreeNotFound, InvalidPageToken.
         """
-        await self._index.trees.get(entity, digest)
+        await self._index.trees.readable(entity, digest)
         scope = b"\0".join([b"list", digest, prefix.encode(), b"fold" if fold else b""])
         start = max(_open_token(page_token, scope), sort_key(prefix))
         cursor = PageCursor(self, entity, digest, start)
@@ -202,7 +232,7 @@ class TreeReader:
         Raises TreeNotFound, InvalidPageToken.
         """
         for digest in (base, target):
-            await self._index.trees.get(entity, digest)
+            await self._index.trees.readable(entity, digest)
         scope = b"\0".join([b"diff", base, target])
         start = _open_token(page_token, scope)
         changes: list[Change] = []

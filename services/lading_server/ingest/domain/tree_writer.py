@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from uuid import UUID
 
 from lading_format.digest import blake3_digest, format_digest
 from lading_format.tree import FileEntry, TreeEntry, TreeHasher
-from lading_server.common.errors import DigestMismatch, MissingBlobs, SizeMismatch, TooManyItems, TreeNotFound
+from lading_server.common.errors import (
+    ContentMoved,
+    DigestMismatch,
+    MissingBlobs,
+    SizeMismatch,
+    TooManyItems,
+)
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.pack_pool import PackLease
 from lading_server.ingest.domain.quotas import EntityQuota
@@ -102,7 +109,7 @@ class TreeWriter:
                 expected=format_digest(expected),
                 actual=format_digest(digest),
             )
-        if await self._exists(digest):
+        if await self._index.trees.has_every_page(self._entity, digest):
             return totals, True
         last = self._builder.finish()
         if last is not None:
@@ -145,13 +152,6 @@ class TreeWriter:
                     actual=actual,
                 )
 
-    async def _exists(self, digest: bytes) -> bool:
-        try:
-            await self._index.trees.get(self._entity, digest)
-        except TreeNotFound:
-            return False
-        return True
-
     async def _store_pages(self) -> None:
         """Append the pages that the entity does not have yet."""
         pages, self._waiting, self._waiting_bytes = self._waiting, [], 0
@@ -190,7 +190,17 @@ class TreeWriter:
                 NewTreePage(seq, page.first_path, page.digest, page.entry_count) for seq, page in enumerate(self._pages)
             ],
         )
-        batch = IndexBatch(entity=self._entity, session=self._session, trees=[tree])
+        batch = IndexBatch(
+            entity=self._entity, session=self._session, trees=[tree], required_packs=await self._packs_of_pages()
+        )
         future = pack.submit(batch, sum(location.stored_bytes for location in locations))
         self._committer.flush()
         await future
+
+    async def _packs_of_pages(self) -> set[UUID]:
+        """Return where the pages lie: a tree is live only if all of them are. Raises ContentMoved."""
+        digests = list({page.digest for page in self._pages})
+        located = await self._index.chunks.locate(self._entity, digests)
+        if len(located) < len(digests):
+            raise ContentMoved("pages of the tree were collected meanwhile; put the tree again")
+        return {location.pack for location in located.values()}

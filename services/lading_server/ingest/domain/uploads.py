@@ -14,11 +14,13 @@ from uuid import UUID
 from lading_format.chunking import StreamCutter
 from lading_format.digest import blake3_digest, format_digest
 from lading_server.common.errors import (
+    CorruptRecord,
     DigestMismatch,
     OffsetMismatch,
     SizeMismatch,
     TooManyItems,
     UploadComplete,
+    UploadNotFound,
 )
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.pack_pool import PackLease, PackPool
@@ -198,7 +200,11 @@ class FileUpload:
 
     async def _rehash_some(self, spans: Sequence[ChunkSpan]) -> None:
         located = await self._context.reader.locate(self._entity, spans)
-        await self._context.reader.hash_into(self._hasher, spans, located)
+        try:
+            await self._context.reader.hash_into(self._entity, self._hasher, spans, located)
+        except CorruptRecord as error:
+            await self._context.index.uploads.discard(self._entity, self._upload_id, self._writer)
+            raise _lost(self._upload_id) from error
         self._refs += pack_refs(spans)
 
     def _cut(self, data: bytes) -> list[NewRecord]:
@@ -306,8 +312,17 @@ class FileUpload:
         for at in range(0, len(refs), step):
             digests = {refs[i : i + 32] for i in range(at, min(at + step, len(refs)), REF_BYTES)}
             located = await self._context.index.chunks.locate(self._entity, list(digests))
+            if len(located) < len(digests):
+                await self._context.index.uploads.discard(self._entity, self._upload_id, self._writer)
+                raise _lost(self._upload_id)
             packs.update(location.pack for location in located.values())
         return packs
+
+
+def _lost(upload_id: str) -> UploadNotFound:
+    return UploadNotFound(
+        f"a part of upload {upload_id!r} that was durable is lost, so it was discarded; start it from the beginning"
+    )
 
 
 def _records(chunks: Sequence[bytes | memoryview]) -> list[NewRecord]:

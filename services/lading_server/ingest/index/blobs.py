@@ -10,7 +10,7 @@ from lading_server.common.database import Database
 from lading_server.common.errors import BlobNotFound
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.rows import BlobRow, BlobSlice, ChunkRef, SliceRefs, unpack_refs
-from lading_server.ingest.index.schema import DIGEST_BYTES, ContentState, blobs, recipe_parts
+from lading_server.ingest.index.schema import DIGEST_BYTES, READABLE_STATES, ContentState, blobs, recipe_parts
 from lading_server.ingest.index.sql import byte_table
 
 # Rows of a recipe read at once: up to 288 KiB, or 4 GiB of a file.
@@ -18,14 +18,23 @@ _PARTS = 8
 
 
 class BlobIndex:
-    """Questions about blobs. One that is condemned is not there."""
+    """Questions about blobs. One that is condemned is not there; of one that is damaged, what is left can be read."""
 
     def __init__(self, database: Database, entities: Entities) -> None:
         self._database = database
         self._entities = entities
 
     async def stat(self, entity: str, digests: Sequence[bytes]) -> dict[bytes, BlobRow]:
-        """Return the blobs that are there; the others are left out."""
+        """Return the blobs that are there and whole; the others are left out."""
+        return await self._rows(entity, digests, (ContentState.LIVE,))
+
+    async def readable(self, entity: str, digests: Sequence[bytes]) -> dict[bytes, BlobRow]:
+        """Return the blobs that can be read, those of which a part was lost too; the others are left out."""
+        return await self._rows(entity, digests, READABLE_STATES)
+
+    async def _rows(
+        self, entity: str, digests: Sequence[bytes], states: Sequence[ContentState]
+    ) -> dict[bytes, BlobRow]:
         entity_id = await self._entities.find(entity)
         if entity_id is None or not digests:
             return {}
@@ -34,7 +43,7 @@ class BlobIndex:
             sa.select(blobs.c.digest, blobs.c.size_bytes, blobs.c.chunk_count)
             .select_from(table.table)
             .join(blobs, sa.and_(blobs.c.entity_id == entity_id, blobs.c.digest == table.value))
-            .where(blobs.c.state == ContentState.LIVE.value)
+            .where(blobs.c.state.in_([state.value for state in states]))
         )
         async with self._database.read() as connection:
             rows = (await connection.execute(query)).all()
@@ -48,7 +57,7 @@ class BlobIndex:
         Raises:
             BlobNotFound: There is no such blob, or it was deleted or stored anew meanwhile.
         """
-        row = (await self.stat(entity, [digest])).get(digest)
+        row = (await self.readable(entity, [digest])).get(digest)
         if row is None:
             raise _not_found(digest, "there is no blob b3:{} here; check the digest and the entity")
         async for refs in self._slice(entity, row, start_bytes, end_bytes):
@@ -60,7 +69,7 @@ class BlobIndex:
 
         Blobs of one chunk cost one query for all of them, others one each. A range without chunks yields nothing.
         """
-        rows = await self.stat(entity, list({piece.digest for piece in slices}))
+        rows = await self.readable(entity, list({piece.digest for piece in slices}))
         for index, piece in enumerate(slices):
             row = rows.get(piece.digest)
             if row is None:

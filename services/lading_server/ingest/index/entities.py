@@ -43,3 +43,13 @@ class Entities:
         if number is None:
             raise AssertionError(f"entity {name!r} was written and is not there")
         return number
+
+    async def names(self, after: str, limit: int) -> list[str]:
+        """Return the names of up to `limit` entities, sorted by code points, of those that come after a name."""
+        name: sa.ColumnElement[str] = entities.c.name
+        if self._database.dialect == "postgresql":
+            # Its own order is that of a language.
+            name = sa.collate(name, "C")
+        query = sa.select(entities.c.name).where(name > after).order_by(name).limit(limit)
+        async with self._database.read() as connection:
+            return list((await connection.scalars(query)).all())

@@ -8,7 +8,7 @@ circle.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -19,23 +19,20 @@ from lading_server.common.database import Database
 from lading_server.common.errors import OffsetMismatch, UploadTakenOver
 from lading_server.ingest.index.charges import Charges, Claim
 from lading_server.ingest.index.packs import refer_to
-from lading_server.ingest.index.rows import ContentBusy, IndexBatch, PacksGone, UploadCompletion, UploadProgress
+from lading_server.ingest.index.rows import IndexBatch, PacksGone, UploadCompletion, UploadProgress
 from lading_server.ingest.index.schema import (
     DIGEST_BYTES,
-    ContentState,
     PackState,
     UploadState,
-    blobs,
     chunks,
     packs,
     recipe_parts,
     tree_pages,
-    trees,
     upload_chunks,
     uploads,
 )
 from lading_server.ingest.index.sessions import Lease, hold
-from lading_server.ingest.index.sql import BulkInsert, byte_table
+from lading_server.ingest.index.sql import byte_table
 from lading_server.ingest.index.statements import GroupStatements
 from lading_server.ingest.index.usage import add_usage
 from lading_server.ingest.packs.format import record_span
@@ -254,7 +251,7 @@ class GroupWrite:
         if not new:
             return
         rows = [(*key, blob.size_bytes, blob.chunk_count) for key, blob in sorted(new.items())]
-        await self._upsert(self._statements.blobs, blobs, rows, lambda batch: [blob.digest for blob in batch.blobs])
+        await self._statements.blobs.run(self._connection, rows)
         # Two uploaders may have cut one file differently: the recipes must not mix, so the last one counts alone. Rows
         # left over from a blob that is one chunk now are never read.
         parts: dict[_Key, list[tuple[int, bytes, int, bytes]]] = {}
@@ -280,7 +277,7 @@ class GroupWrite:
             (*key, tree.file_count, tree.reference_count, tree.size_bytes, len(tree.pages), self._now_ms)
             for key, tree in sorted(new.items())
         ]
-        await self._upsert(self._statements.trees, trees, rows, lambda batch: [tree.digest for tree in batch.trees])
+        await self._statements.trees.run(self._connection, rows)
         # A newer program may cut a tree into other pages: they must not mix either.
         for entity_id, digests in _by_entity(new).items():
             await self._delete(tree_pages, tree_pages.c.tree_digest, entity_id, digests)
@@ -295,34 +292,6 @@ class GroupWrite:
         # From here on no other transaction adds anything to these entities.
         before = {entity_id: after[entity_id] - changes[entity_id] for entity_id in after}
         reasons = self._charges.too_much(claims, before)
-        if reasons:
-            raise BatchesRejected(reasons)
-
-    async def _upsert(
-        self,
-        statement: BulkInsert,
-        table: sa.Table,
-        rows: Sequence[tuple[object, ...]],
-        digests_of: Callable[[IndexBatch], Iterable[bytes]],
-    ) -> None:
-        """Insert or revive blobs or trees; reject the batches that need one which is being deleted."""
-        if await statement.run(self._connection, rows) == len(rows):
-            return
-        reasons: dict[int, Exception] = {}
-        for item in self._items:
-            digests = list(digests_of(item.batch))
-            if not digests:
-                continue
-            wanted = byte_table(self._database.dialect, digests, DIGEST_BYTES)
-            query = (
-                sa.select(table.c.digest)
-                .select_from(wanted.table)
-                .join(table, sa.and_(table.c.entity_id == item.entity_id, table.c.digest == wanted.value))
-                .where(table.c.state == ContentState.DELETING.value)
-            )
-            busy = frozenset((await self._connection.scalars(query)).all())
-            if busy:
-                reasons[item.number] = ContentBusy(busy)
         if reasons:
             raise BatchesRejected(reasons)
 

@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from lading_server.common.database import Database
 from lading_server.ingest.index.schema import maintenance
 
+# For how long the server that wrote it kept what was collected: `trash_seconds`.
+TRASH_NOTE = "trash"
+
 
 class Notes:
     """Small JSON objects by name. The last one written wins."""

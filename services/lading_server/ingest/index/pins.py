@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -57,6 +57,22 @@ class PinIndex:
             MissingBlobs: A page, a blob or a chunk of the tree is not there, or in a pack that is not live.
             ContentMoved: Content was moved again and again while it was looked for.
         """
+        return await self._acquire(entity, version_uid, tree_digest, blobs_, over_tombstone=False)
+
+    async def restore(self, entity: str, version_uid: bytes, tree_digest: bytes, blobs_: DigestSet) -> PinRow:
+        """Hold the tree for the version as `acquire` does, over a tombstone too. Only the reconciler may ask for that.
+
+        A tombstone is for ever as long as nobody puts back an older database. The reconciler has asked the registry
+        after it saw the tombstone, and was told that the version is kept.
+
+        Raises:
+            TreeNotFound, MissingBlobs, ContentMoved: As `acquire`; the tombstone stays.
+        """
+        return await self._acquire(entity, version_uid, tree_digest, blobs_, over_tombstone=True)
+
+    async def _acquire(
+        self, entity: str, version_uid: bytes, tree_digest: bytes, blobs_: DigestSet, *, over_tombstone: bool
+    ) -> PinRow:
         entity_id = await self._entities.find(entity)
         if entity_id is None:
             raise _no_tree(tree_digest)
@@ -64,12 +80,17 @@ class PinIndex:
         for _ in range(_RETRIES):
             # Found before the transaction, because packs are locked before blobs. It looks again.
             async with self._database.read() as connection:
-                holders = await self._statements.holdings.packs(connection, entity_id, tree_digest, blobs_)
+                try:
+                    holders = await self._statements.holdings.packs(connection, entity_id, tree_digest, blobs_)
+                except MissingBlobs:
+                    # It cannot tell whose chunk it was. Where that is known to be lost, the blob says it.
+                    await self._refuse_missing(connection, entity_id, blobs_)
+                    raise
             try:
                 async with self._database.write() as connection:
                     now_ms = int(self._clock() * 1000)
                     acquisition = _Acquisition(connection, self._statements, entity_id, tree_digest, blobs_)
-                    return await acquisition.run(version_uid, holders, now_ms)
+                    return await acquisition.run(version_uid, holders, now_ms, over_tombstone=over_tombstone)
             except LostRace as error:
                 lost = error
             except DBAPIError as error:
@@ -93,8 +114,21 @@ class PinIndex:
         async with self._database.write() as connection:
             await connection.execute(tombstone)
 
-    async def held(self, entity: str, after: bytes, limit: int) -> list[PinRow]:
-        """Return up to `limit` pins that hold, in the order of their versions, of those that come after one."""
+    async def rows(self, entity: str, version_uids: Collection[bytes]) -> dict[bytes, PinRow]:
+        """Return the pins and tombstones of versions, by version. What never had one is left out."""
+        entity_id = await self._entities.find(entity)
+        if entity_id is None:
+            return {}
+        wanted = {"entity": entity_id, **self._statements.versions.of(version_uids)}
+        rows = await self._database.fetch(self._statements.find_several, wanted)
+        return {uid: PinRow(uid, tree_digest, state == PinState.HELD.value) for uid, tree_digest, state in rows}
+
+    async def held(self, entity: str, after: bytes, limit: int, until: bytes | None = None) -> list[PinRow]:
+        """Return up to `limit` pins that hold, in the order of their versions, of those that come after one.
+
+        Args:
+            until: The last version that counts; None for all.
+        """
         entity_id = await self._entities.find(entity)
         query = (
             sa.select(pins.c.version_uid, pins.c.tree_digest)
@@ -102,8 +136,22 @@ class PinIndex:
             .order_by(pins.c.version_uid)
             .limit(limit)
         )
+        if until is not None:
+            query = query.where(pins.c.version_uid <= until)
         async with self._database.read() as connection:
             return [PinRow(uid, tree_digest, True) for uid, tree_digest in (await connection.execute(query)).all()]
+
+    async def _refuse_missing(self, connection: AsyncConnection, entity_id: int, blobs_: DigestSet) -> None:
+        """Raise MissingBlobs, with the first of the blobs that are not live, if there are any."""
+        missing: list[bytes] = []
+        for batch in blobs_.batches(BATCH):
+            wanted = {"entity": entity_id, **self._statements.blobs.of(batch)}
+            live = set((await connection.scalars(self._statements.live_blobs, wanted)).all())
+            missing += [digest for digest in batch if digest not in live]
+            if len(missing) >= _NAMED:
+                break
+        if missing:
+            raise _missing(missing)
 
 
 class _Statements:
@@ -126,19 +174,40 @@ class _Statements:
             acquired_at_ms=sa.bindparam("now_ms"),
         )
         self.insert = new.on_conflict_do_nothing(index_elements=["entity_id", "version_uid"])
+        self.versions = ByteParameter(self.dialect, ID_BYTES)
+        self.find_several = (
+            sa.select(pins.c.version_uid, pins.c.tree_digest, pins.c.state)
+            .select_from(self.versions.table)
+            .join(pins, sa.and_(pins.c.entity_id == mine, pins.c.version_uid == self.versions.value))
+        )
+        # What a tombstone becomes when the version that it is of turns out to be kept.
+        self.take_back = (
+            sa.update(pins)
+            .where(
+                pins.c.entity_id == mine,
+                pins.c.version_uid == version,
+                pins.c.state == PinState.RELEASED.value,
+            )
+            .values(
+                tree_digest=tree,
+                state=PinState.HELD.value,
+                acquired_at_ms=sa.bindparam("now_ms"),
+                released_at_ms=None,
+            )
+        )
         self.packs = ByteParameter(self.dialect, ID_BYTES)
         self.live_packs = (
             sa.select(packs.c.id).join_from(self.packs.table, packs, packs.c.id == self.packs.value).where(is_live())
         )
         wanted = self.blobs = ByteParameter(self.dialect, DIGEST_BYTES)
         # An UPDATE would lock in whatever order its plan has, and SQLite does not count the rows of one with a CTE.
-        self.lock_blobs = (
+        self.live_blobs = (
             sa.select(blobs.c.digest)
             .join_from(wanted.table, blobs, sa.and_(blobs.c.entity_id == mine, blobs.c.digest == wanted.value))
             .where(blobs.c.state == ContentState.LIVE.value)
             .order_by(blobs.c.digest)
-            .with_for_update(key_share=True, of=blobs)
         )
+        self.lock_blobs = self.live_blobs.with_for_update(key_share=True, of=blobs)
         digests = sa.select(wanted.value).select_from(wanted.table)
         self.refer_to_blobs = (
             sa.update(blobs)
@@ -170,27 +239,33 @@ class _Acquisition:
         self._tree_digest = tree_digest
         self._blobs = blobs_
 
-    async def run(self, version_uid: bytes, holders: set[bytes], now_ms: int) -> PinRow:
+    async def run(
+        self, version_uid: bytes, holders: set[bytes], now_ms: int, *, over_tombstone: bool = False
+    ) -> PinRow:
         """Make the pin.
 
         Args:
             holders: The packs that held the content a moment ago.
+            over_tombstone: Make it although it was released.
 
         Raises:
             TreeNotFound, MissingBlobs: As PinIndex.acquire; the transaction must be undone.
             LostRace: The content lies elsewhere by now, or where it lies is not live; the same, and look again.
         """
         old = await self._insert(version_uid, now_ms)
-        if old is not None:
+        if old is not None and (old.is_held or not over_tombstone):
             return old
+        if old is not None:
+            await self._connection.execute(self._statements.take_back, self._pin(version_uid, now_ms))
         live = await refer_to(self._connection, self._statements.dialect, holders)
         if live != holders:
             await self._refuse_dead(live)
         for batch in self._blobs.batches(BATCH):
             await self._refer_to_blobs(batch)
         await self._refer_to_tree()
-        # From here on nothing of it can move: a chunk leaves its pack only when that is not live, and a recipe changes
-        # only together with its blob's row. So what is found now is what the pin holds.
+        # From here on nothing of it can move: a chunk leaves its pack only when that is not live, or by a compaction
+        # that locks the pack, and a recipe changes only together with its blob's row. So what is found now is what the
+        # pin holds.
         if not await self._holders() <= live:
             raise LostRace
         return PinRow(version_uid, self._tree_digest, True)
@@ -200,7 +275,7 @@ class _Acquisition:
 
     async def _insert(self, version_uid: bytes, now_ms: int) -> PinRow | None:
         """Write the pin; return the row that was there before, if one was. Waits for another call for the version."""
-        pin = {"entity": self._entity_id, "version": version_uid, "tree": self._tree_digest, "now_ms": now_ms}
+        pin = self._pin(version_uid, now_ms)
         if (await self._connection.execute(self._statements.insert, pin)).rowcount == 1:
             return None
         name = {"entity": self._entity_id, "version": version_uid}
@@ -208,6 +283,9 @@ class _Acquisition:
         if old is None:
             raise AssertionError("a pin was in the way and is not there: pins are never deleted")
         return old
+
+    def _pin(self, version_uid: bytes, now_ms: int) -> dict[str, Any]:
+        return {"entity": self._entity_id, "version": version_uid, "tree": self._tree_digest, "now_ms": now_ms}
 
     async def _refuse_dead(self, live: set[bytes]) -> None:
         """Raise MissingBlobs where content still lies in packs that are not live, or LostRace where it was moved."""
@@ -223,11 +301,7 @@ class _Acquisition:
         live = set((await self._connection.scalars(self._statements.lock_blobs, wanted)).all())
         missing = [digest for digest in digests if digest not in live]
         if missing:
-            raise MissingBlobs(
-                f"blobs of the tree were collected, b3:{missing[0].hex()} for one; "
-                "upload them again, then commit again",
-                digests=",".join(f"b3:{digest.hex()}" for digest in missing[:_NAMED]),
-            )
+            raise _missing(missing)
         await self._connection.execute(self._statements.refer_to_blobs, wanted)
 
     async def _refer_to_tree(self) -> None:
@@ -239,6 +313,14 @@ class _Acquisition:
 def _pin(version_uid: bytes, rows: Sequence[Any]) -> PinRow | None:
     """Return the pin or tombstone of the one row, or None."""
     return PinRow(version_uid, rows[0].tree_digest, rows[0].state == PinState.HELD.value) if rows else None
+
+
+def _missing(digests: Sequence[bytes]) -> MissingBlobs:
+    return MissingBlobs(
+        f"blobs of the tree were collected or lost, b3:{digests[0].hex()} for one; "
+        "upload them again, then commit again",
+        digests=",".join(f"b3:{digest.hex()}" for digest in digests[:_NAMED]),
+    )
 
 
 def _no_tree(digest: bytes) -> TreeNotFound:

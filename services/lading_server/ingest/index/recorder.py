@@ -41,7 +41,6 @@ class GroupRecorder:
             PacksGone: A pack that the batch wrote to or requires is not live.
             UploadTakenOver: The upload is not the writer's any more.
             OffsetMismatch: The upload's part before this one was not written.
-            ContentBusy: A blob or tree is being deleted at this moment.
             QuotaExceeded: The entity would store more than the batch's quota.
 
         Raises:

@@ -26,14 +26,6 @@ class PacksGone(ContentMoved):
         self.packs = packs
 
 
-class ContentBusy(ContentMoved):
-    """A batch commits blobs or trees whose old rows are being deleted right now. It was not written; repeat it soon."""
-
-    def __init__(self, digests: frozenset[bytes]) -> None:
-        super().__init__(f"{len(digests)} blobs or trees are being deleted at this moment; repeat the commit")
-        self.digests = digests
-
-
 class Epoch(NamedTuple):
     """Which store this is, and how often it was opened for writing, this time included."""
 

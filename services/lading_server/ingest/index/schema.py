@@ -32,8 +32,10 @@ class ContentState(StrEnum):
     DAMAGED = "damaged"
     # Invisible; a new commit of the same content revives it.
     CONDEMNED = "condemned"
-    # Its rows are being deleted; there is no way back.
-    DELETING = "deleting"
+
+
+READABLE_STATES = (ContentState.LIVE, ContentState.DAMAGED)
+"""The states in which a blob or a tree can be read, as far as it is there."""
 
 
 class UploadState(StrEnum):
@@ -82,6 +84,12 @@ def _trash() -> sa.Index:
     """The rows that wait for their deletion, the oldest first."""
     is_condemned = sa.text("condemned_at_ms IS NOT NULL")
     return sa.Index(None, "condemned_at_ms", sqlite_where=is_condemned, postgresql_where=is_condemned)
+
+
+def _damaged(name: str) -> sa.Index:
+    """The few rows of which a part was lost."""
+    is_damaged = sa.text("state = 'damaged'")
+    return sa.Index(name, "entity_id", "digest", sqlite_where=is_damaged, postgresql_where=is_damaged)
 
 
 def _key(name: str, width: int = DIGEST_BYTES) -> sa.Column[bytes]:
@@ -156,6 +164,7 @@ blobs = sa.Table(
     sa.Column("generation", sa.BigInteger, nullable=False),
     _condemned_at(),
     _trash(),
+    _damaged("blobs_damaged"),
     _one_of("state", ContentState),
     sqlite_with_rowid=False,
 )
@@ -184,6 +193,7 @@ trees = sa.Table(
     sa.Column("created_at_ms", sa.BigInteger, nullable=False),
     _condemned_at(),
     _trash(),
+    _damaged("trees_damaged"),
     _one_of("state", ContentState),
     sqlite_with_rowid=False,
 )
@@ -199,6 +209,8 @@ tree_pages = sa.Table(
     sa.Column("page_digest", sa.LargeBinary(DIGEST_BYTES), nullable=False),
     sa.Column("entry_count", sa.Integer, nullable=False),
     sa.UniqueConstraint("entity_id", "tree_digest", "first_path"),
+    # A collector walks the pages of all trees, each once.
+    sa.Index(None, "entity_id", "page_digest"),
     sa.ForeignKeyConstraint(["entity_id", "tree_digest"], ["trees.entity_id", "trees.digest"], ondelete="CASCADE"),
     sqlite_with_rowid=False,
 )
@@ -260,6 +272,16 @@ pins = sa.Table(
     sa.Index(None, "entity_id", "tree_digest"),
     _one_of("state", PinState),
     sa.CheckConstraint("state = 'released' OR tree_digest IS NOT NULL", name="held_has_tree"),
+    sqlite_with_rowid=False,
+)
+
+# What the rehearsal of a collection would condemn; empty when none runs.
+doomed = sa.Table(
+    "doomed",
+    metadata,
+    sa.Column("entity_id", sa.Integer, primary_key=True, autoincrement=False),
+    _key("digest"),
+    sa.Column("kind", sa.Text, primary_key=True),
     sqlite_with_rowid=False,
 )
 

@@ -82,14 +82,12 @@ def _move_from_dead_packs(insert: _Insert) -> _Insert:
 
 
 def _revive(insert: _Insert) -> _Insert:
-    """Count a new reference, and take over what was verified just now; what is being deleted stays as it is."""
+    """Count a new reference, and take over what was verified just now; what was condemned or damaged is live again."""
     table = insert.table
-    counted = [name for name in ("size_bytes", "chunk_count", "page_count") if name in table.c]
-    changes: dict[str, object] = {name: insert.excluded[name] for name in counted}
+    # A tree that is put again is as new to a collector as one that never was there.
+    taken_over = [name for name in ("size_bytes", "chunk_count", "page_count", "created_at_ms") if name in table.c]
+    changes: dict[str, object] = {name: insert.excluded[name] for name in taken_over}
     changes["state"] = insert.excluded["state"]
     changes["generation"] = table.c.generation + constant(1)
-    return insert.on_conflict_do_update(
-        index_elements=["entity_id", "digest"],
-        set_=changes,
-        where=table.c.state != constant(ContentState.DELETING.value),
-    )
+    changes["condemned_at_ms"] = sa.literal_column("NULL")
+    return insert.on_conflict_do_update(index_elements=["entity_id", "digest"], set_=changes)

@@ -12,8 +12,10 @@ import sqlalchemy as sa
 
 from lading_server.common.database import Database, migrate, open_database
 from lading_server.ingest.index.blobs import BlobIndex
+from lading_server.ingest.index.checks import CheckIndex
 from lading_server.ingest.index.chunks import ChunkIndex
 from lading_server.ingest.index.entities import Entities
+from lading_server.ingest.index.losses import LossIndex
 from lading_server.ingest.index.notes import Notes
 from lading_server.ingest.index.packs import PackIndex
 from lading_server.ingest.index.pins import PinIndex
@@ -36,6 +38,7 @@ class ContentIndex:
     """
 
     database: Database
+    entities: Entities
     packs: PackIndex
     chunks: ChunkIndex
     sessions: SessionIndex
@@ -45,6 +48,8 @@ class ContentIndex:
     pins: PinIndex
     usage: UsageIndex
     notes: Notes
+    losses: LossIndex
+    checks: CheckIndex
     recorder: GroupRecorder
 
     @classmethod
@@ -67,6 +72,7 @@ class ContentIndex:
         entities = Entities(database)
         return cls(
             database=database,
+            entities=entities,
             packs=PackIndex(database, entities, clock),
             chunks=ChunkIndex(database, entities, clock),
             sessions=SessionIndex(database, entities, clock),
@@ -76,6 +82,8 @@ class ContentIndex:
             pins=PinIndex(database, entities, clock),
             usage=UsageIndex(database, entities),
             notes=Notes(database, clock),
+            losses=LossIndex(database, entities),
+            checks=CheckIndex(database),
             recorder=GroupRecorder(database, entities, clock),
         )
 

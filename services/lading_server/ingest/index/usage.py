@@ -20,7 +20,7 @@ from lading_server.ingest.index.schema import chunks, packs, recipe_parts, usage
 from lading_server.ingest.packs.format import ALIGNMENT, HEADER_BYTES
 
 # What record_span computes, in SQL.
-_SPAN = HEADER_BYTES + (chunks.c.stored_bytes + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
+RECORD_SPAN = HEADER_BYTES + (chunks.c.stored_bytes + (ALIGNMENT - 1)) // ALIGNMENT * ALIGNMENT
 
 
 async def add_usage(connection: AsyncConnection, database: Database, changes: Mapping[int, int]) -> dict[int, int]:
@@ -47,7 +47,7 @@ def _adding(dialect: str) -> Any:
 
 async def bytes_in_pack(connection: AsyncConnection, pack: bytes) -> dict[int, int]:
     """Return what a pack's records count for, by the numbers of entities: what is lost when it lives no longer."""
-    query = sa.select(chunks.c.entity_id, sa.func.sum(_SPAN)).where(chunks.c.pack_id == pack)
+    query = sa.select(chunks.c.entity_id, sa.func.sum(RECORD_SPAN)).where(chunks.c.pack_id == pack)
     rows = await connection.execute(query.group_by(chunks.c.entity_id))
     return {entity_id: int(size_bytes) for entity_id, size_bytes in rows}
 
@@ -58,7 +58,7 @@ async def count_anew(connection: AsyncConnection, live: sa.ColumnElement[bool]) 
     Args:
         live: The condition under which a pack's content counts.
     """
-    of_chunks = sa.select(chunks.c.entity_id, sa.func.sum(_SPAN)).join(packs, packs.c.id == chunks.c.pack_id)
+    of_chunks = sa.select(chunks.c.entity_id, sa.func.sum(RECORD_SPAN)).join(packs, packs.c.id == chunks.c.pack_id)
     of_recipes = sa.select(recipe_parts.c.entity_id, sa.func.sum(sa.func.length(recipe_parts.c.refs)))
     counted: dict[int, int] = {}
     for query in (

@@ -8,12 +8,14 @@ Glossary:
 
 Modules:
     format      bytes to headers and back. Pure
-    ids         names of packs, which only grow
     storage     the interface that keeps packs
     local       packs in a directory
+    disk        the calls that change it
     descriptors its open files, kept for the next reader
     memory      packs in memory, for tests
     writer      one open pack
     reader      records by location, verified; scanning a pack
     recovery    sealing what a crash left open
+    salvage     walking through a pack of which parts are damaged
+    verify      looking for damage, past the first that is found
 """

@@ -35,7 +35,7 @@ KNOWN_FEATURES = 0
 
 _PACK_MAGIC = b"\x89LDP\r\n\x1a\n"
 _TRAILER_MAGIC = b"\x89LDT\r\n\x1a\n"
-_RECORD_MAGIC = b"LDRC"
+RECORD_MAGIC = b"LDRC"
 _CODEC_RAW = 0
 _BLAKE3 = 1
 
@@ -112,6 +112,11 @@ def record_span(stored_bytes: int) -> int:
     return HEADER_BYTES + stored_bytes + padding_of(stored_bytes)
 
 
+def sealed_bytes(record_bytes: int, record_count: int) -> int:
+    """Return how long a sealed pack is whose records take so many bytes with header and padding, its owner included."""
+    return HEADER_BYTES + record_bytes + record_span(_INDEX_ENTRY.size * record_count) + HEADER_BYTES
+
+
 def encode_pack_header(header: PackHeader) -> bytes:
     """Return the 64 bytes that a pack begins with."""
     body = _PACK.pack(
@@ -145,7 +150,7 @@ def encode_record_header(header: RecordHeader, seed: int) -> bytes:
     if len(header.digest) != DIGEST_BYTES:
         raise ValueError(f"a record's digest has {DIGEST_BYTES} bytes and not {len(header.digest)}")
     body = _RECORD.pack(
-        _RECORD_MAGIC,
+        RECORD_MAGIC,
         header.type,
         _CODEC_RAW,
         _BLAKE3,
@@ -167,7 +172,7 @@ def decode_record_header(data: bytes | memoryview, seed: int) -> RecordHeader:
     if _U32.unpack(data[-4:])[0] != xxh3_64_intdigest(body, seed) & 0xFFFFFFFF:
         raise CorruptRecord("a record header does not have its checksum")
     magic, kind, codec, algorithm, flags, stored, raw, xxh3, digest, sequence = _RECORD.unpack(body)
-    if magic != _RECORD_MAGIC or codec != _CODEC_RAW or algorithm != _BLAKE3 or flags or kind not in _TYPES:
+    if magic != RECORD_MAGIC or codec != _CODEC_RAW or algorithm != _BLAKE3 or flags or kind not in _TYPES:
         raise CorruptRecord("a record has a type or codec that this server does not know; update the server")
     if stored != raw:
         raise CorruptRecord("a record that is not compressed has two different lengths")

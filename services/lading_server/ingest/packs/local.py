@@ -10,8 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from lading_server.common.errors import StorageFailed
+from lading_server.common.errors import DiskLow, StorageFailed
 from lading_server.ingest.packs.descriptors import ReadDescriptors
+from lading_server.ingest.packs.disk import Disk
 from lading_server.ingest.packs.storage import Buffer, PackExists, PackFile, PackNotFound, ShortRead
 
 # Linux takes at most this many buffers in one writev.
@@ -24,6 +25,8 @@ _WRITEBACK_BYTES = 8 << 20
 _SUFFIX = ".pack"
 # An empty file that outlives its pack. A pack has 256 MiB, so these cost next to nothing.
 _DELETED_SUFFIX = ".deleted"
+# No space, or no more of a quota: the only errors of a write that pass by themselves.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreLocked(Exception):
@@ -35,10 +38,20 @@ def _failed(what: str, error: OSError) -> StorageFailed:
     return StorageFailed(f"{what}: {error.strerror} ({name}); look at the disk and start the server again")
 
 
+def _refused(what: str, error: OSError) -> StorageFailed | DiskLow:
+    """Return what a write failed with; one that found no space can be made again when there is some."""
+    if error.errno not in _FULL:
+        return _failed(what, error)
+    return DiskLow(
+        f"{what}: {error.strerror}; nothing acknowledged is affected; free some space or ask the operator, then retry"
+    )
+
+
 class LocalPackFile:
     """One growing file. See PackFile."""
 
-    def __init__(self, path: Path, descriptor: int, length_bytes: int) -> None:
+    def __init__(self, path: Path, descriptor: int, length_bytes: int, disk: Disk) -> None:
+        self._disk = disk
         self._path = path
         self._descriptor = descriptor
         self._length_bytes = length_bytes
@@ -46,6 +59,8 @@ class LocalPackFile:
         self._writeback_bytes = length_bytes
         self._name_is_durable = False
         self._failure: StorageFailed | None = None
+        # What an append found no space for.
+        self._full: DiskLow | None = None
         self._closed = False
 
     @property
@@ -54,13 +69,20 @@ class LocalPackFile:
         return self._length_bytes
 
     def append(self, buffers: Sequence[Buffer]) -> None:
-        """Append the buffers in order. Raises StorageFailed."""
+        """Append the buffers in order. Raises DiskLow, StorageFailed."""
         self._check()
+        if self._full is not None:
+            raise self._full
         try:
             for first in range(0, len(buffers), _IOV_MAX):
                 self._write(buffers[first : first + _IOV_MAX])
         except OSError as error:
-            raise self._fail("could not write to", error) from error
+            refused = _refused(f"could not write to pack file {self._path}", error)
+            if isinstance(refused, DiskLow):
+                self._full = refused
+            else:
+                self._failure = refused
+            raise refused from error
         self._begin_writeback()
 
     def sync(self) -> None:
@@ -69,14 +91,15 @@ class LocalPackFile:
         # The sync writes it back. Advising it as well would drop pages that are clean by then and soon read again.
         self._writeback_bytes = self._length_bytes
         try:
-            os.fdatasync(self._descriptor)
+            self._disk.sync(self._descriptor)
             if not self._name_is_durable:
-                _sync_directory(self._path.parent)
+                self._disk.sync_directory(self._path.parent)
                 # Whoever made the parent may not have come to sync it.
-                _sync_directory(self._path.parent.parent)
+                self._disk.sync_directory(self._path.parent.parent)
                 self._name_is_durable = True
         except OSError as error:
-            raise self._fail("could not sync", error) from error
+            self._failure = _failed(f"could not sync pack file {self._path}", error)
+            raise self._failure from error
 
     def close(self) -> None:
         """Close the file."""
@@ -87,7 +110,7 @@ class LocalPackFile:
     def _write(self, buffers: Sequence[Buffer]) -> None:
         left = list(buffers)
         while left:
-            written = os.writev(self._descriptor, left)
+            written = self._disk.append(self._descriptor, left)
             self._length_bytes += written
             while left and written >= len(left[0]):
                 written -= len(left.pop(0))
@@ -109,10 +132,6 @@ class LocalPackFile:
         if self._closed:
             raise StorageFailed(f"pack file {self._path.name} is closed")
 
-    def _fail(self, what: str, error: OSError) -> StorageFailed:
-        self._failure = _failed(f"{what} pack file {self._path}", error)
-        return self._failure
-
 
 class LocalPackStorage:
     """Packs below `root/packs`, behind a lock on `root/lock`. See PackStorage.
@@ -120,19 +139,22 @@ class LocalPackStorage:
     Guarantee: while this object is open, no other LocalPackStorage, in any process, is open on the same root.
     """
 
-    def __init__(self, root: Path, *, read_descriptors: int = READ_DESCRIPTORS) -> None:
+    def __init__(self, root: Path, *, read_descriptors: int = READ_DESCRIPTORS, disk: Disk | None = None) -> None:
         """Open or make the directory.
+
+        `disk` is what changes it; a test may give one that crashes.
 
         Raises:
             StoreLocked: Another server has it.
             OSError: It cannot be made or opened, or its file system has no locks.
         """
+        self._disk = disk or Disk()
         self._packs = root / "packs"
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(root / "lock")
         try:
-            self._packs.mkdir(mode=0o700, exist_ok=True)
-            _sync_directory(root)
+            self._disk.make_directory(self._packs)
+            self._disk.sync_directory(root)
         except OSError:
             os.close(self._lock)
             raise
@@ -140,19 +162,18 @@ class LocalPackStorage:
         self._closed = False
 
     def create(self, pack: UUID) -> PackFile:
-        """Make an empty pack. Raises PackExists when the id was used before; StorageFailed."""
+        """Make an empty pack. Raises PackExists when the id was used before; DiskLow, StorageFailed."""
         path = self._path(pack)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         try:
             if path.with_suffix(_DELETED_SUFFIX).exists():
                 raise PackExists(f"pack {pack} was made before, and deleted")
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            descriptor = os.open(path, flags, 0o600)
+            self._disk.make_directory(path.parent)
+            descriptor = self._disk.create(path)
         except FileExistsError as error:
             raise PackExists(f"pack {pack} was made before") from error
         except OSError as error:
-            raise _failed(f"could not make pack file {path}", error) from error
-        return LocalPackFile(path, descriptor, 0)
+            raise _refused(f"could not make pack file {path}", error) from error
+        return LocalPackFile(path, descriptor, 0, self._disk)
 
     def recover(self, pack: UUID, durable_bytes: int) -> PackFile:
         """Cut the pack back and open it. Raises PackNotFound, ShortRead, StorageFailed."""
@@ -161,15 +182,15 @@ class LocalPackStorage:
         if size_bytes < durable_bytes:
             raise ShortRead(f"pack {pack} has {size_bytes} bytes, and {durable_bytes} were durable")
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            descriptor = self._disk.open(path)
             try:
-                os.ftruncate(descriptor, durable_bytes)
+                self._disk.truncate(descriptor, durable_bytes)
             except OSError:
                 os.close(descriptor)
                 raise
         except OSError as error:
             raise _failed(f"could not cut pack file {path} back", error) from error
-        return LocalPackFile(path, descriptor, durable_bytes)
+        return LocalPackFile(path, descriptor, durable_bytes, self._disk)
 
     def read(self, pack: UUID, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes. Raises PackNotFound, ShortRead, StorageFailed."""
@@ -199,12 +220,9 @@ class LocalPackStorage:
         path = self._path(pack)
         try:
             if path.exists():
-                # Durable before the pack goes: a crash between the two leaves both and never neither.
-                path.with_suffix(_DELETED_SUFFIX).touch(mode=0o600)
-                _sync_directory(path.parent)
-                path.unlink(missing_ok=True)
+                _bury(self._disk, path)
             if path.parent.exists():
-                _sync_directory(path.parent)
+                self._disk.sync_directory(path.parent)
         except OSError as error:
             raise _failed(f"could not delete pack file {path}", error) from error
         finally:
@@ -236,6 +254,24 @@ class LocalPackStorage:
         return self._packs / pack.hex[-2:] / f"{pack.hex}{_SUFFIX}"
 
 
+def _bury(disk: Disk, path: Path) -> None:
+    """Remove a pack file and leave its tombstone, also where there is no space for one."""
+    tombstone = path.with_suffix(_DELETED_SUFFIX)
+    try:
+        # Durable before the pack goes: a crash between the two leaves both and never neither.
+        disk.touch(tombstone)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        # The pack becomes its own tombstone. Whoever reads it right now finds it short, which is why this comes second.
+        disk.rename(path, tombstone)
+        disk.sync_directory(path.parent)
+        disk.empty(tombstone)
+        return
+    disk.sync_directory(path.parent)
+    disk.remove(path)
+
+
 def _lock(path: Path) -> int:
     """Take the directory's lock, and write into it who has it. Raises StoreLocked, OSError."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -260,11 +296,3 @@ def _flock(descriptor: int, path: Path) -> None:
     except OSError as error:
         # A network file system without locks, for example. With the name of the file, so that the operator can look.
         raise OSError(error.errno, error.strerror, str(path)) from error
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from typing import NamedTuple
@@ -117,8 +117,12 @@ def _expected(data: memoryview, begin: int, location: Location, digest: bytes, s
         ) from error
 
 
+def _unverified(data: memoryview, at: int, header: RecordHeader) -> memoryview:
+    return data[at + HEADER_BYTES : at + HEADER_BYTES + header.stored_bytes]
+
+
 def _payload(data: memoryview, at: int, header: RecordHeader) -> memoryview:
-    payload = data[at + HEADER_BYTES : at + HEADER_BYTES + header.stored_bytes]
+    payload = _unverified(data, at, header)
     if xxh3_64(payload) != header.xxh3:
         raise CorruptRecord("the payload does not have its checksum")
     return payload
@@ -143,8 +147,13 @@ def read_pack_header(storage: PackStorage, pack: UUID) -> PackHeader:
     return header
 
 
-def scan_records(storage: PackStorage, pack: UUID, upto_bytes: int) -> Iterator[ScannedRecord]:
+def scan_records(
+    storage: PackStorage, pack: UUID, upto_bytes: int, *, verified: Container[RecordType] = frozenset(RecordType)
+) -> Iterator[ScannedRecord]:
     """Walk through a pack's records, verifying headers, payloads and their order, up to a length.
+
+    Args:
+        verified: Of records of other types the payload is not held against its checksum.
 
     Raises CorruptRecord where one is damaged, stands where another should, or does not end at or before `upto_bytes`;
     PackNotFound, ShortRead.
@@ -168,7 +177,8 @@ def scan_records(storage: PackStorage, pack: UUID, upto_bytes: int) -> Iterator[
                 raise CorruptRecord(f"a torn record: it ends at {end}, after {upto_bytes}")
             if end > begin + len(data):
                 data, begin = _window(storage, pack, offset, upto_bytes, max(_RUN_BYTES, end - offset)), offset
-            payload = _payload(data, offset - begin, header)
+            verify = _payload if header.type in verified else _unverified
+            payload = verify(data, offset - begin, header)
         yield ScannedRecord(offset, header, payload)
         offset = end
 

@@ -34,6 +34,7 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
     Raises:
         CorruptRecord: Something before `durable_bytes` is damaged, or there is no record before it. Nothing was cut.
         PackNotFound, ShortRead: The pack is not there, or shorter than `durable_bytes`.
+        DiskLow: There is no space for index and trailer; to be tried again.
         StorageFailed: The disk refused.
     """
     if durable_bytes == 0:

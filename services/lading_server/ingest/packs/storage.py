@@ -44,7 +44,12 @@ class PackFile(Protocol):
         """How many bytes were appended, synced or not."""
 
     def append(self, buffers: Sequence[Buffer]) -> None:
-        """Append the buffers in order. Raises StorageFailed: then the pack takes nothing more."""
+        """Append the buffers in order.
+
+        Raises:
+            DiskLow: There was no space. The pack takes nothing more, and what was appended before can still be synced.
+            StorageFailed: The disk refused. The pack takes nothing more.
+        """
 
     def sync(self) -> None:
         """Return when everything that was appended before the call is durable, and the pack's name too.
@@ -70,7 +75,7 @@ class PackStorage(Protocol):
     def create(self, pack: UUID) -> PackFile:
         """Make an empty pack; its name is durable after its first sync.
 
-        Raises PackExists when there is one, or was one that is deleted; StorageFailed when it cannot be made.
+        Raises PackExists when there is one, or was one that is deleted; DiskLow, StorageFailed when it cannot be made.
         """
 
     def recover(self, pack: UUID, durable_bytes: int) -> PackFile:

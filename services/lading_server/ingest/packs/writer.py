@@ -10,7 +10,8 @@ from uuid import UUID
 from xxhash import xxh3_128
 
 from lading_format.digest import blake3_digest, xxh3_64
-from lading_server.common.errors import StorageFailed
+from lading_server.common.errors import DiskLow, StorageFailed
+from lading_server.common.ids import uuid7
 from lading_server.ingest.packs.format import (
     IndexEntry,
     PackHeader,
@@ -25,7 +26,6 @@ from lading_server.ingest.packs.format import (
     padding_of,
     record_span,
 )
-from lading_server.ingest.packs.ids import uuid7
 from lading_server.ingest.packs.storage import Buffer, PackClass, PackFile, PackStorage
 
 _PADDING = tuple(bytes(length) for length in range(8))
@@ -58,8 +58,7 @@ class PackWriter:
     Invariant: the hash and the entries have seen exactly what the file has, in order. An append that was cut short ends
     that, so the pack takes nothing more; what is whole can still be synced.
 
-    Memory: about 200 bytes a record until the pack is sealed; a pack of 256 MiB of the smallest records that come in
-    bulk (tiny files of 1 KiB) has 250,000 of them.
+    Memory: about 200 bytes a record until the pack is sealed. Whoever uses it bounds their number.
     """
 
     def __init__(self, file: PackFile, pack: UUID) -> None:
@@ -71,7 +70,7 @@ class PackWriter:
         self._payload_bytes = 0
         # Ends with a whole record, also while another thread is in the middle of an append.
         self._whole_bytes = file.length_bytes
-        self._failure: StorageFailed | None = None
+        self._failure: StorageFailed | DiskLow | None = None
         # Taken in this order where both are needed.
         self._append_lock = threading.Lock()
         self._sync_lock = threading.Lock()
@@ -90,7 +89,7 @@ class PackWriter:
     ) -> Self:
         """Make a pack, of a fresh id unless one is given, and write its header and its owner.
 
-        Raises PackExists, StorageFailed.
+        Raises PackExists, DiskLow, StorageFailed.
         """
         pack = pack or uuid7()
         writer = cls(storage.create(pack), pack)
@@ -109,6 +108,11 @@ class PackWriter:
         return self._file.length_bytes
 
     @property
+    def whole_bytes(self) -> int:
+        """How long the pack is up to its last whole record."""
+        return self._whole_bytes
+
+    @property
     def record_count(self) -> int:
         """How many records it has."""
         return len(self._entries)
@@ -122,6 +126,7 @@ class PackWriter:
         """Append records in order and return where they are.
 
         Raises:
+            DiskLow: There was no space, now or before; the pack takes nothing more, and what is whole can be synced.
             StorageFailed: The disk refused, or refused before; the pack takes nothing more.
             ValueError: A digest has the wrong length; nothing was written.
         """
@@ -145,7 +150,10 @@ class PackWriter:
             return length
 
     def seal(self) -> int:
-        """Write index and trailer, sync, and return the final length. Raises StorageFailed; closes in any case."""
+        """Write index and trailer, sync, and return the final length; close in any case.
+
+        Raises DiskLow, StorageFailed.
+        """
         with self._append_lock:
             try:
                 # The index does not list itself.
@@ -188,7 +196,7 @@ class PackWriter:
             self._file.append([buffer for buffer in buffers if len(buffer)])
             for buffer in buffers:
                 self._hash.update(buffer)
-        except StorageFailed as error:
+        except (DiskLow, StorageFailed) as error:
             self._failure = error
             raise
         except BaseException as error:

@@ -140,9 +140,10 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         raise OutOfSequence("the stream ended before `finish`; nothing was made, put the tree again")
 
     async def GetTree(self, request: trees_pb2.GetTreeRequest, context: Context) -> trees_pb2.GetTreeResponse:
-        entity = check_entity(request.entity)
-        totals = await self._ingest.trees.totals(entity, parse_digest(request.tree_digest))
-        return trees_pb2.GetTreeResponse(tree=convert.totals_to_proto(totals))
+        entity, digest = check_entity(request.entity), parse_digest(request.tree_digest)
+        totals = await self._ingest.trees.totals(entity, digest)
+        damaged = not await self._ingest.trees.is_whole(entity, digest)
+        return trees_pb2.GetTreeResponse(tree=convert.totals_to_proto(totals), damaged=damaged)
 
     async def ListTree(self, request: trees_pb2.ListTreeRequest, context: Context) -> trees_pb2.ListTreeResponse:
         items, token = await self._ingest.trees.list_page(

@@ -29,9 +29,14 @@ Modules:
     references      references to versions, as requests write them
     refs            aliases and links, changed together or not at all
     registry        everything of the registry, put together
+    retention       what retention deletes, simulated and applied
+    retention_plan  which versions stay, and why
+    retention_rules  rules of retention, set and told
+    retention_sweep  retention that the server applies by itself
     run_sweeper     finds runs that stopped beating
     runs            runs: created, heard of, changed and ended
     summaries       configs and summaries of runs
     tenants         entities themselves, as the operator sees them
+    time_to_live    when a version goes by itself
     versions        versions that are there: found, described, deleted
 """

@@ -96,22 +96,21 @@ async def change_aliases(
     await move_aliases(change, key, moves)
 
 
-async def take_aliases(change: Change, key: CollectionKey, gone: VersionPoint, aliases: Sequence[str]) -> None:
-    """Remove all aliases that point at a version which is about to be hidden.
+async def take_aliases(change: Change, key: CollectionKey, moves: Sequence[AliasMove]) -> None:
+    """Remove the aliases that point at versions which are about to be hidden.
 
     Raises:
         AliasProtected: One of them is protected, and the caller is no admin.
     """
-    moves = [AliasMove(alias, gone, None) for alias in aliases]
     await check_moves(change, key, moves)
     await move_aliases(change, key, moves)
 
 
-async def give_latest(change: Change, key: CollectionKey) -> None:
-    """Set `latest`, which points nowhere, to the newest live version, if there is one."""
+async def settle_latest(change: Change, key: CollectionKey) -> None:
+    """Have `latest` point at the newest live version, or nowhere when there is none."""
     newest = await newest_version(change, key)
-    if newest is not None:
-        await move_aliases(change, key, [AliasMove(LATEST, None, newest)])
+    current = (await find_aliases(change, key, [LATEST])).get(LATEST)
+    await move_aliases(change, key, [AliasMove(LATEST, current, newest)])
 
 
 def _check_belief(change: AliasChange, current: VersionPoint | None) -> None:

@@ -23,6 +23,7 @@ from lading_server.registry.domain.aliases import AliasChange
 from lading_server.registry.domain.documents import check_description, parse_metadata
 from lading_server.registry.domain.fingerprints import fingerprint
 from lading_server.registry.domain.limits import check_count, check_tags
+from lading_server.registry.domain.time_to_live import check_ttl
 from lading_server.registry.store.rows import CollectionHead, Qualities
 
 
@@ -40,12 +41,13 @@ class CommitRequest:
     aliases: tuple[AliasChange, ...] = ()
     run: str = ""
     request_id: str = ""
+    ttl_seconds: int | None = None
 
     def checked(self, settings: Settings) -> CommitRequest:
         """Return the same, in the form that is kept.
 
         Raises:
-            InvalidName, InvalidMetadata, TextTooLong, TooManyItems: A part cannot be taken.
+            InvalidName, InvalidMetadata, TextTooLong, TooManyItems, InvalidRange: A part cannot be taken.
             WrongKind: Collections of the project get their versions by links.
         """
         check_collection(check_project(self.project), self.collection)
@@ -59,6 +61,7 @@ class CommitRequest:
             check_run_id(self.run)
         if self.request_id:
             check_request_id(self.request_id)
+        check_ttl(self.ttl_seconds)
         check_count(settings, len(self.aliases), "max_ref_changes")
         for alias in self.aliases:
             alias.check()

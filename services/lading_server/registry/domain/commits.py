@@ -21,10 +21,11 @@ from lading_server.registry.domain.commit_request import CommitRequest
 from lading_server.registry.domain.documents import parse_metadata
 from lading_server.registry.domain.limits import changed_tags
 from lading_server.registry.domain.outcomes import Outcome, from_memory, to_memory
+from lading_server.registry.domain.time_to_live import end_of_new, later
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.collection_changes import create_collection
 from lading_server.registry.store.pending import add_commit, end_commit, release_pin
-from lading_server.registry.store.rows import CollectionHead, NewVersion, PendingCommit
+from lading_server.registry.store.rows import CollectionHead, Expiry, NewVersion, PendingCommit
 from lading_server.registry.store.store import RegistryStore
 from lading_server.registry.store.version_changes import (
     add_output,
@@ -62,7 +63,8 @@ class Commits:
         """Name a tree; where the collection has a version of it, that one gets aliases, tags and the run.
 
         Raises:
-            InvalidName, InvalidMetadata, TextTooLong, TooManyItems, RequestIdReused: The request cannot be taken.
+            InvalidName, InvalidMetadata, TextTooLong, TooManyItems, InvalidRange, RequestIdReused: The request cannot
+                be taken.
             WrongKind, TypeMismatch, RunNotFound: It does not go with what is there.
             AliasNotFound, AliasMoved: See `plan_moves`. Nothing was changed.
             AliasProtected, AliasRequires: See `hold_against`. Nothing was changed.
@@ -176,7 +178,10 @@ class Commits:
         if collection is None or same is None:
             return None
         row = await self.store.versions.by_id(change.connection, same)
-        await update_version(change, row, tags=changed_tags(self.settings, row.tags, request.tags))
+        end = await end_of_new(change, request.project, request.collection, request.ttl_seconds)
+        tags = changed_tags(self.settings, row.tags, request.tags)
+        # Somebody wants this tree from now on: it never goes sooner for that.
+        await update_version(change, row, tags=tags, expiry=Expiry(later(end, row.expires_at_ms)))
         await change_aliases(change, collection.key, row.point, request.aliases)
         if request.run:
             run = await find_run(change, request.run)
@@ -202,6 +207,7 @@ class Commits:
             metadata=parse_metadata(request.metadata, "metadata_json", self.settings.max_metadata_bytes),
             tags=request.tags,
             run=run,
+            expires_at_ms=await end_of_new(change, request.project, request.collection, request.ttl_seconds),
         )
         point = await add_version(change, collection.key, new)
         if run is not None:

@@ -22,6 +22,7 @@ from lading_server.registry.domain.queries import COLLECTION_FIELDS, parse_order
 from lading_server.registry.domain.runs import Runs
 from lading_server.registry.store.rows import CollectionRow, EventFilter, EventRow, ProjectRow, RunRow, VersionRow
 from lading_server.registry.store.scan import Position
+from lading_server.registry.store.schema import VersionState
 from lading_server.registry.store.store import RegistryStore
 
 _PAGE_SIZE = 100
@@ -67,35 +68,49 @@ class Lists:
             rows, end = await read_page(hits, read, version_bytes)
         return Page(rows, _token(scope, end))
 
-    async def versions(self, caller: Caller, project: str, collection: str, page: PageRequest) -> Page[VersionRow]:
-        """Return the versions of a collection, the newest first. Raises InvalidName, CollectionNotFound."""
+    async def versions(
+        self, caller: Caller, project: str, collection: str, page: PageRequest, *, deleted: bool = False
+    ) -> Page[VersionRow]:
+        """Return the versions of a collection, the newest first. Raises InvalidName, CollectionNotFound.
+
+        Args:
+            deleted: Those that can be undeleted, instead of those that are there; of a deleted collection, too.
+        """
         check_collection(check_project(project), collection)
-        scope = (caller.entity, "ListVersions", project, collection)
+        scope = (caller.entity, "ListVersions", project, collection, deleted)
         after, limit = self._open(page, scope, int)
         entity_id = await self._store.entities.find(caller.entity)
         async with self._store.database.read() as connection:
-            collection_id = await self._store.lists.collection_id(connection, entity_id, project, collection)
-            hits = await self._store.lists.versions(connection, collection_id, after, limit)
-            read = partial(self._store.versions.by_ids, connection)
+            collection_id = await self._store.lists.collection_id(
+                connection, entity_id, project, collection, is_deleted=deleted
+            )
+            state = VersionState.DELETED if deleted else VersionState.LIVE
+            hits = await self._store.lists.versions(connection, collection_id, after, limit, state)
+            read = partial(self._store.versions.by_ids, connection, state=state)
             rows, end = await read_page(hits, read, version_bytes)
         return Page(rows, _token(scope, end))
 
-    async def collections(self, caller: Caller, project: str, query: str, page: PageRequest) -> Page[CollectionRow]:
+    async def collections(
+        self, caller: Caller, project: str, query: str, page: PageRequest, *, deleted: bool = False
+    ) -> Page[CollectionRow]:
         """Return collections that match a query, sorted by project and name. Raises InvalidName, InvalidQuery.
 
         Args:
             project: The only project; empty for all.
+            deleted: Those that can be undeleted, instead of those that are there.
         """
         if project:
             check_project(project)
         conditions = parse_query(query, COLLECTION_FIELDS)
-        scope = (caller.entity, "ListCollections", project, query)
+        scope = (caller.entity, "ListCollections", project, query, deleted)
         after, limit = self._open(page, scope)
         entity_id = await self._store.entities.find(caller.entity)
         if entity_id is None:
             return Page([], "")
         async with self._store.database.read() as connection:
-            hits = await self._store.lists.collections(connection, entity_id, project, conditions, after, limit)
+            hits = await self._store.lists.collections(
+                connection, entity_id, project, conditions, after, limit, is_deleted=deleted
+            )
             read = partial(self._store.collections.by_ids, connection)
             rows, end = await read_page(hits, read, collection_bytes)
         return Page(rows, _token(scope, end))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import VersionRow
+from lading_server.registry.store.schema import VersionState
 from lading_server.registry.store.versions import VersionQueries
 
 
@@ -32,5 +33,11 @@ async def from_memory(change: Change, versions: VersionQueries, memory: dict[str
     row = await versions.once(change.connection, change.entity_id, bytes.fromhex(memory["uid"]))
     if row is None:
         raise AssertionError(f"version {memory['uid']} was answered once and has no row")
-    version = row._replace(aliases=tuple(memory["aliases"]), tags=tuple(memory["tags"]))
+    version = row._replace(
+        aliases=tuple(memory["aliases"]),
+        tags=tuple(memory["tags"]),
+        state=VersionState.LIVE,
+        deleted_at_ms=None,
+        deletion=None,
+    )
     return Outcome(version, memory["created"])

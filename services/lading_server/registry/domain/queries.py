@@ -246,6 +246,7 @@ _RULES = {
     Field.CREATOR: _NAME,
     Field.RUN: _NAME,
     Field.CREATED: _Rule(_COMPARISONS, _read_time, _write_time),
+    Field.EXPIRES: _Rule(_COMPARISONS, _read_time, _write_time),
     Field.NUMBER: _AMOUNT,
     Field.SIZE: _AMOUNT,
     Field.FILES: _AMOUNT,

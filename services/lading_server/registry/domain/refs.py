@@ -10,7 +10,7 @@ from lading_format.names import MODEL_REGISTRY, check_collection, check_request_
 from lading_format.references import VersionReference
 from lading_server.common.callers import Caller
 from lading_server.common.ids import uuid7
-from lading_server.common.registry_errors import TypeMismatch, WrongKind
+from lading_server.common.registry_errors import SourceDeleted, TypeMismatch, WrongKind
 from lading_server.common.settings import Settings
 from lading_server.registry.domain.aliases import AliasChange, change_aliases
 from lading_server.registry.domain.fingerprints import fingerprint
@@ -108,7 +108,14 @@ class Refs:
     async def _link(self, change: Change, link: Link) -> Outcome:
         source = await self._resolve(change, link.source)
         if source.source_id is not None:
-            source = await self.store.versions.by_id(change.connection, source.source_id)
+            sources = await self.store.versions.by_ids(change.connection, [source.source_id])
+            if not sources:
+                # Its collection goes away as a whole, and the link with it in a moment.
+                raise SourceDeleted(
+                    f"{source.name} is a link, and {source.source}, which it points at, is deleted; undelete that",
+                    source=source.source,
+                )
+            source = sources[source.source_id]
         run = await find_run(change, link.run) if link.run else None
         portfolio = await self._portfolio(change, link.portfolio, source.type)
         links = await find_links(change, source.id, portfolio.key.id)

@@ -43,6 +43,7 @@ def version_to_proto(row: VersionRow) -> versions_pb2.Version:
         run_id=row.run,
         source=row.source,
         source_uid=row.source_uid.hex() if row.source_uid else "",
+        expires_at=None if row.expires_at_ms is None else timestamp_to_proto(row.expires_at_ms),
     )
 
 

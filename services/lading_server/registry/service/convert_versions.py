@@ -36,6 +36,7 @@ def commit_from_proto(request: versions_pb2.CommitVersionRequest) -> CommitReque
         aliases=aliases_from_proto(request.aliases),
         run=request.run_id,
         request_id=request.request_id,
+        ttl_seconds=request.ttl_seconds if request.HasField("ttl_seconds") else None,
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lading_proto.registry.v1 import collections_pb2, events_pb2, registry_pb2_grpc, runs_pb2, versions_pb2
 from lading_server.registry.domain.registry import Registry
 from lading_server.registry.service.callers import Context, caller_of
 from lading_server.registry.service.convert import collection_to_proto, version_to_proto
+from lading_server.registry.service.convert_deletions import deleted_collection_to_proto, deleted_version_to_proto
 from lading_server.registry.service.convert_lists import (
     event_to_proto,
     events_from_proto,
@@ -33,9 +36,12 @@ class ListsServicer(registry_pb2_grpc.RegistryServiceServicer):
         self, request: collections_pb2.ListCollectionsRequest, context: Context
     ) -> collections_pb2.ListCollectionsResponse:
         caller = caller_of(request.entity, context)
-        page = await self._registry.lists.collections(caller, request.project, request.query, page_from_proto(request))
+        page = await self._registry.lists.collections(
+            caller, request.project, request.query, page_from_proto(request), deleted=request.deleted
+        )
+        to_proto = partial(deleted_collection_to_proto, self._registry.settings)
         return collections_pb2.ListCollectionsResponse(
-            collections=[collection_to_proto(row) for row in page.rows], next_page_token=page.token
+            collections=map(to_proto if request.deleted else collection_to_proto, page.rows), next_page_token=page.token
         )
 
     async def ListVersions(
@@ -43,10 +49,11 @@ class ListsServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> versions_pb2.ListVersionsResponse:
         caller = caller_of(request.entity, context)
         page = await self._registry.lists.versions(
-            caller, request.project, request.collection, page_from_proto(request)
+            caller, request.project, request.collection, page_from_proto(request), deleted=request.deleted
         )
+        to_proto = partial(deleted_version_to_proto, self._registry.settings)
         return versions_pb2.ListVersionsResponse(
-            versions=[version_to_proto(row) for row in page.rows], next_page_token=page.token
+            versions=map(to_proto if request.deleted else version_to_proto, page.rows), next_page_token=page.token
         )
 
     async def SearchVersions(

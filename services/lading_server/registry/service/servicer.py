@@ -11,6 +11,7 @@ from lading_proto.registry.v1 import registry_pb2
 from lading_server.common.callers import current_principal
 from lading_server.common.settings import limits
 from lading_server.registry.domain.registry import Registry
+from lading_server.registry.service.deletions import DeletionsServicer
 from lading_server.registry.service.lists import ListsServicer
 from lading_server.registry.service.runs import RunsServicer
 from lading_server.registry.service.versions import VersionsServicer
@@ -35,11 +36,12 @@ _LIMITS = frozenset(
         "max_streams_per_key",
         "max_tags",
         "run_timeout_seconds",
+        "undelete_seconds",
     }
 )
 
 
-class RegistryServicer(VersionsServicer, RunsServicer, ListsServicer):
+class RegistryServicer(VersionsServicer, DeletionsServicer, RunsServicer, ListsServicer):
     """Serves one Registry."""
 
     def __init__(self, registry: Registry) -> None:

@@ -84,6 +84,7 @@ class VersionsServicer(registry_pb2_grpc.RegistryServiceServicer):
             metadata=request.metadata_json if request.HasField("metadata_json") else None,
             add_tags=request.add_tags,
             remove_tags=request.remove_tags,
+            ttl_seconds=request.ttl_seconds if request.HasField("ttl_seconds") else None,
             request_id=request.request_id,
         )
         return versions_pb2.UpdateVersionResponse(version=version_to_proto(row))
@@ -94,7 +95,7 @@ class VersionsServicer(registry_pb2_grpc.RegistryServiceServicer):
         caller = caller_of(request.entity, context)
         reference = reference_of(caller, request.reference)
         row = await self._registry.versions.delete(
-            caller, reference, force=request.force, request_id=request.request_id
+            caller, reference, force=request.force, purge=request.purge, request_id=request.request_id
         )
         return versions_pb2.DeleteVersionResponse(version=version_to_proto(row))
 

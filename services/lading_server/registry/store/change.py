@@ -19,7 +19,13 @@ from lading_server.registry.store.schema import collections, entities, events, r
 # Made once: to make a statement costs more than to run it.
 # Both rows are locked: PostgreSQL gives what they are after the wait, and not what they were before it.
 _HEADS = (
-    sa.select(revisions.c.revision, entities.c.event_count, entities.c.chain_hash, entities.c.alias_rule_count)
+    sa.select(
+        revisions.c.revision,
+        entities.c.event_count,
+        entities.c.chain_hash,
+        entities.c.alias_rule_count,
+        entities.c.retention_rule_count,
+    )
     .join_from(revisions, entities, sa.true())
     .where(revisions.c.id == 1, entities.c.id == sa.bindparam("entity"))
     .with_for_update()
@@ -62,6 +68,7 @@ class Change:
         self._sequence = 0
         self._chain_hash = CHAIN_START
         self._alias_rule_count = 0
+        self._retention_rule_count = 0
         self._events: list[dict[str, Any]] = []
         self._touched: set[int] = set()
         self._stamped: set[int] = set()
@@ -72,11 +79,27 @@ class Change:
         self._revision, self._sequence = row.revision, row.event_count
         self._chain_hash = row.chain_hash or CHAIN_START
         self._alias_rule_count = row.alias_rule_count
+        self._retention_rule_count = row.retention_rule_count
+
+    @property
+    def next_revision(self) -> int:
+        """The revision that the next event gets, unless the change is given up."""
+        return self._revision + 1
 
     @property
     def has_alias_rules(self) -> bool:
         """Whether the entity had rules for aliases when the change began."""
         return self._alias_rule_count > 0
+
+    @property
+    def has_retention_rules(self) -> bool:
+        """Whether the entity had rules of retention when the change began."""
+        return self._retention_rule_count > 0
+
+    @property
+    def revision(self) -> int:
+        """The revision of its last event, or of the last one before it."""
+        return self._revision
 
     def add_event(
         self,

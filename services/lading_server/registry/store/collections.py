@@ -12,10 +12,13 @@ from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import CollectionHead, CollectionKey, CollectionRow
 from lading_server.registry.store.schema import (
     CollectionKind,
+    CollectionState,
     VersionState,
     aliases,
     collection_tags,
     collections,
+    has_state,
+    is_there,
     projects,
     versions,
 )
@@ -64,6 +67,9 @@ def select_collections() -> sa.Select[Any]:
             collections.c.created_at_ms,
             collections.c.updated_at_ms,
             collections.c.created_by,
+            collections.c.state,
+            collections.c.deleted_at_ms,
+            collections.c.deletion,
         )
         .select_from(collections)
         .join(projects, projects.c.id == collections.c.project_id)
@@ -86,6 +92,9 @@ def collection_row(row: sa.Row[Any]) -> CollectionRow:
         created_at_ms=row.created_at_ms,
         updated_at_ms=row.updated_at_ms,
         created_by=row.created_by,
+        state=CollectionState(row.state),
+        deleted_at_ms=row.deleted_at_ms,
+        deletion=row.deletion,
     )
 
 
@@ -101,7 +110,8 @@ def _target(text: str) -> tuple[str, int]:
 class CollectionQueries:
     """Finds collections. Safe for many tasks at once; each call uses the connection that it is given.
 
-    Its statements are made once: to make one costs more than to run it.
+    One that was deleted, or is being deleted, is not found, but where that is said. Its statements are made once: to
+    make one costs more than to run it.
     """
 
     def __init__(self) -> None:
@@ -111,20 +121,22 @@ class CollectionQueries:
             projects.c.name == sa.bindparam("project"),
             collections.c.name == sa.bindparam("collection"),
         )
-        self._by_name = every.where(*is_named)
+        self._by_name = every.where(*is_named, is_there(collections))
+        self._once_by_name = every.where(*is_named)
         self._head = (
             sa.select(collections.c.id, collections.c.kind, collections.c.type)
             .join(projects, projects.c.id == collections.c.project_id)
-            .where(*is_named)
+            .where(*is_named, is_there(collections))
         )
         self._by_ids = every.where(collections.c.id.in_(sa.bindparam("ids", expanding=True)))
         self._by_id = every.where(collections.c.id == sa.bindparam("row_id"))
         same_tree = sa.and_(
             versions.c.collection_id == collections.c.id,
             versions.c.tree_digest == sa.bindparam("digest"),
-            versions.c.state == VersionState.LIVE.value,
+            has_state(versions, VersionState.LIVE),
         )
-        self._head_with_tree = self._head.add_columns(versions.c.id.label("same")).outerjoin(versions, same_tree)
+        with_tree = self._head.add_columns(versions.c.id.label("same"), versions.c.number)
+        self._head_with_tree = with_tree.outerjoin(versions, same_tree)
 
     async def get(
         self, connection: AsyncConnection, entity_id: int | None, project: str, collection: str
@@ -143,6 +155,14 @@ class CollectionQueries:
             raise collection_not_found(project, collection)
         return collection_row(row)
 
+    async def once_named(
+        self, connection: AsyncConnection, entity_id: int | None, project: str, collection: str
+    ) -> CollectionRow | None:
+        """Return a collection by its name, deleted or not; None when there never was one."""
+        names = {"entity_id": entity_id, "project": project, "collection": collection}
+        row = (await connection.execute(self._once_by_name, names)).one_or_none()
+        return None if row is None else collection_row(row)
+
     async def find(self, change: Change, project: str, collection: str) -> CollectionHead | None:
         """Return what a collection is, or None when the entity has none of this name."""
         names = {"entity_id": change.entity_id, "project": project, "collection": collection}
@@ -152,18 +172,20 @@ class CollectionQueries:
         return CollectionHead(CollectionKey(row.id, project, collection), CollectionKind(row.kind), row.type)
 
     async def by_ids(self, connection: AsyncConnection, ids: Sequence[int]) -> dict[int, CollectionRow]:
-        """Return those of these rows that are there, by the number of their row. At most 1,000 at once."""
+        """Return those of these rows that are there, deleted or not, by their numbers. At most 1,000 at once."""
         rows = await connection.execute(self._by_ids, {"ids": list(ids)})
         return {row.id: collection_row(row) for row in rows}
 
     async def find_with_tree(
         self, change: Change, project: str, collection: str, digest: bytes
     ) -> tuple[CollectionHead | None, int | None]:
-        """Return what a sequence is, and the row of its live version of a tree; None for what is not there."""
+        """Return what a sequence is, and the row of its newest live version of a tree; None for what is not there."""
         names = {"entity_id": change.entity_id, "project": project, "collection": collection, "digest": digest}
-        row = (await change.connection.execute(self._head_with_tree, names)).one_or_none()
-        if row is None:
+        # In no order: for that SQLite would walk through the collection by number.
+        rows = (await change.connection.execute(self._head_with_tree, names)).all()
+        if not rows:
             return None, None
+        row = max(rows, key=lambda one: one.number or 0)
         return CollectionHead(CollectionKey(row.id, project, collection), CollectionKind(row.kind), row.type), row.same
 
     async def by_id(self, connection: AsyncConnection, row_id: int) -> CollectionRow:

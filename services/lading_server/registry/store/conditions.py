@@ -18,6 +18,7 @@ class Field(StrEnum):
     CREATOR = "creator"
     RUN = "run"
     CREATED = "created"
+    EXPIRES = "expires"
     NUMBER = "number"
     SIZE = "size"
     FILES = "files"

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database
+from lading_server.common.registry_errors import CollectionDeleting
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.entity_limits import LIMIT_COLUMNS, StoredLimits
-from lading_server.registry.store.schema import entities, projects
+from lading_server.registry.store.schema import ProjectState, entities, projects
 
 
 class EntityRow(NamedTuple):
@@ -77,10 +78,24 @@ def _row(row: sa.Row[Any]) -> EntityRow:
 
 
 async def ensure_project(change: Change, name: str) -> int:
-    """Return a project's number; make the project, with its event, if it is not there."""
-    query = sa.select(projects.c.id).where(projects.c.entity_id == change.entity_id, projects.c.name == name)
-    number: int | None = await change.connection.scalar(query)
-    if number is None:
+    """Return a project's number; make the project, with its event, if it is not there, or was deleted.
+
+    Raises:
+        CollectionDeleting: It is being deleted.
+    """
+    query = sa.select(projects.c.id, projects.c.state).where(
+        projects.c.entity_id == change.entity_id, projects.c.name == name
+    )
+    row = (await change.connection.execute(query)).one_or_none()
+    if row is not None:
+        if row.state in (ProjectState.DELETING, ProjectState.PURGING):
+            raise CollectionDeleting(f"project {name} is being deleted; try again in a while", project=name)
+        number = int(row.id)
+        if row.state == ProjectState.DELETED:
+            again = sa.update(projects).where(projects.c.id == number)
+            await change.connection.execute(again.values(state=ProjectState.LIVE.value, deleted_by=None))
+            change.add_event("project.created", name, after={"name": name})
+    else:
         new = sa.insert(projects).values(entity_id=change.entity_id, name=name, created_at_ms=change.now_ms)
         number = int((await change.connection.execute(new.returning(projects.c.id))).scalar_one())
         change.add_event("project.created", name, after={"name": name})

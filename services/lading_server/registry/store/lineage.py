@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
@@ -14,11 +14,9 @@ from lading_server.common.database import Database
 from lading_server.registry.store.rows import RunRow, VersionRow
 from lading_server.registry.store.runs import run_row, select_runs
 from lading_server.registry.store.schema import VersionState, run_inputs, run_outputs, runs, versions
-from lading_server.registry.store.versions import select_versions, version_row
+from lading_server.registry.store.versions import brief, select_versions, version_row
 
 _LIVE = versions.c.state == VersionState.LIVE.value
-# What can be large, and is told by GetVersion and GetRun.
-_TEXTS = frozenset({"description", "metadata", "config", "summary"})
 
 
 class RunEdge(NamedTuple):
@@ -37,8 +35,8 @@ class LineageQueries:
 
     def __init__(self, database: Database) -> None:
         self._dialect = database.dialect
-        self._versions = _brief(select_versions())
-        self._runs = _brief(select_runs())
+        self._versions = brief(select_versions())
+        self._runs = brief(select_runs())
 
     async def runs_that_logged(self, connection: AsyncConnection, version_ids: Collection[int], most: int) -> list[int]:
         """Return the runs that logged any of these versions."""
@@ -136,11 +134,3 @@ class LineageQueries:
             array = sa.bindparam(None, list(ids), type_=postgresql.ARRAY(sa.BigInteger))
             return sa.func.unnest(array).table_valued(column, name=name).render_derived()
         return sa.func.json_each(json.dumps(list(ids))).table_valued(column, name=name)
-
-
-def _brief(query: sa.Select[Any]) -> sa.Select[Any]:
-    """Return the query with nothing in the place of texts that can be large, so that they are never read."""
-    columns = query.selected_columns
-    return query.with_only_columns(
-        *(sa.literal("").label(column.key) if column.key in _TEXTS else column for column in columns)
-    )

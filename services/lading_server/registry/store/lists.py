@@ -12,10 +12,14 @@ from lading_server.registry.store.conditions import Condition, Field, Operator
 from lading_server.registry.store.rows import EventFilter, EventRow, ProjectRow
 from lading_server.registry.store.scan import Columns, Hit, Hits, Position, Scan, Stage, exists
 from lading_server.registry.store.schema import (
+    CollectionState,
+    ProjectState,
     VersionState,
     collection_tags,
     collections,
     events,
+    has_state,
+    is_there,
     projects,
     revisions,
     runs,
@@ -36,18 +40,25 @@ class ListQueries:
         self, connection: AsyncConnection, entity_id: int, after: Position | None, limit: int
     ) -> list[ProjectRow]:
         """Return up to `limit` projects, sorted by name, after the one of a name."""
-        query = sa.select(projects.c.name, projects.c.created_at_ms).where(projects.c.entity_id == entity_id)
+        query = sa.select(projects.c.name, projects.c.created_at_ms).where(
+            projects.c.entity_id == entity_id, has_state(projects, ProjectState.LIVE)
+        )
         if after:
             query = query.where(projects.c.name > after[0])
         rows = await connection.execute(query.order_by(projects.c.name).limit(limit))
         return [ProjectRow(*row) for row in rows]
 
     async def versions(
-        self, connection: AsyncConnection, collection_id: int, after: Position | None, limit: int
+        self,
+        connection: AsyncConnection,
+        collection_id: int,
+        after: Position | None,
+        limit: int,
+        state: VersionState = VersionState.LIVE,
     ) -> Hits:
-        """Return live versions of a collection, the newest first, after the one of a number."""
+        """Return versions of a collection that are in a state, the newest first, after the one of a number."""
         query: sa.Select[Any] = sa.select(versions.c.id, versions.c.number).where(
-            versions.c.collection_id == collection_id, versions.c.state == VersionState.LIVE.value
+            versions.c.collection_id == collection_id, has_state(versions, state)
         )
         if after:
             query = query.where(versions.c.number < after[0])
@@ -55,15 +66,25 @@ class ListQueries:
         return _hits(rows.all(), limit)
 
     async def collection_id(
-        self, connection: AsyncConnection, entity_id: int | None, project: str, collection: str
+        self,
+        connection: AsyncConnection,
+        entity_id: int | None,
+        project: str,
+        collection: str,
+        *,
+        is_deleted: bool = False,
     ) -> int:
-        """Return the number of a collection's row. Raises CollectionNotFound."""
+        """Return the number of a collection's row. Raises CollectionNotFound.
+
+        Args:
+            is_deleted: Find it although it was deleted.
+        """
         query = (
             sa.select(collections.c.id)
             .join(projects, projects.c.id == collections.c.project_id)
             .where(projects.c.entity_id == entity_id, projects.c.name == project, collections.c.name == collection)
         )
-        number: int | None = await connection.scalar(query)
+        number: int | None = await connection.scalar(query if is_deleted else query.where(is_there(collections)))
         if number is None:
             raise collection_not_found(project, collection)
         return number
@@ -76,11 +97,14 @@ class ListQueries:
         conditions: Sequence[Condition],
         after: Position | None,
         limit: int,
+        *,
+        is_deleted: bool = False,
     ) -> Hits:
         """Return collections for which all conditions hold, sorted by project and name.
 
         Args:
             project: The only project; empty for all.
+            is_deleted: Return those that can be undeleted, instead of those that are there.
         """
         if project:
             conditions = [*conditions, Condition(Field.PROJECT, Operator.EQUAL, project)]
@@ -89,7 +113,8 @@ class ListQueries:
             return _filters(entity_id, conditions, columns)
 
         bounds = [projects.c.entity_id == entity_id, *([projects.c.name == project] if project else [])]
-        stage = Stage(_collections(), bounds, filters, (projects.c.name, collections.c.name), 1, descending=False)
+        rows = _collections().where(_can_be_undeleted() if is_deleted else is_there(collections))
+        stage = Stage(rows, bounds, filters, (projects.c.name, collections.c.name), 1, descending=False)
         return await Scan([stage], _sources(entity_id, conditions)).page(connection, after, limit)
 
     async def runs(
@@ -145,6 +170,11 @@ class ListQueries:
 def _hits(rows: Sequence[Sequence[Any]], limit: int) -> Hits:
     hits = [Hit(row[0], (row[1],)) for row in rows[:limit]]
     return Hits(hits, hits[-1].position if len(rows) > limit else None)
+
+
+def _can_be_undeleted() -> sa.ColumnElement[bool]:
+    is_gone = has_state(collections, CollectionState.DELETING, CollectionState.DELETED)
+    return sa.and_(is_gone, collections.c.deletion.is_not(None))
 
 
 def _collections() -> sa.Select[Any]:

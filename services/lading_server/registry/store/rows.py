@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from lading_server.registry.store.schema import CollectionKind, RunState
+from lading_server.registry.store.schema import CollectionKind, CollectionState, RunState, VersionState
 
 JsonObject = Mapping[str, Any]
 
@@ -32,6 +32,8 @@ class CollectionRow(NamedTuple):
 
     Attributes:
         aliases: Each with the number of the version that it points at, sorted; the first 1,000.
+        deleted_at_ms: Of its last deletion, while that can be taken back: it may have been made anew since.
+        deletion: What names that deletion; None when there is none to take back.
     """
 
     id: int
@@ -47,6 +49,9 @@ class CollectionRow(NamedTuple):
     created_at_ms: int
     updated_at_ms: int
     created_by: str
+    state: CollectionState
+    deleted_at_ms: int | None
+    deletion: int | None
 
     @property
     def key(self) -> CollectionKey:
@@ -78,9 +83,10 @@ class RunKey(NamedTuple):
 
 
 class VersionRow(NamedTuple):
-    """A live version with everything that is told about it. A link has card and metadata of its source.
+    """A version with everything that is told about it. A link has card and metadata of its source.
 
-    `id`, `entity_id`, `collection_id` and `source_id` are numbers of rows and never leave the service.
+    It is live, but where versions that were deleted are asked for. `deletion` names what it was deleted with. `id`,
+    `entity_id`, `collection_id` and `source_id` are numbers of rows and never leave the service.
     """
 
     id: int
@@ -107,6 +113,11 @@ class VersionRow(NamedTuple):
     source_uid: bytes | None
     # `project/collection:vN`, or empty.
     source: str
+    # Nothing for never; a link has no time of its own.
+    expires_at_ms: int | None
+    state: VersionState
+    deleted_at_ms: int | None
+    deletion: int | None
 
     @property
     def name(self) -> str:
@@ -157,6 +168,80 @@ class Qualities(NamedTuple):
     metadata: JsonObject
 
 
+class Expiry(NamedTuple):
+    """When a version shall go by itself; None is never. Itself None where it is left as it is."""
+
+    at_ms: int | None
+
+
+class RetentionRule(NamedTuple):
+    """Which versions of a collection stay: those that one of the parts keeps. A part that is 0 or empty is none.
+
+    Attributes:
+        collection: Empty for each collection of the project that has no rule of its own.
+        keep_last: So many with the highest numbers.
+        keep_best: So many of the best by `best_key`.
+        best_key: A key of metadata, with dots for what is nested.
+        best_is_smallest: Whether the smallest are the best.
+        keep_days: Those that were committed less than so many days ago.
+        keep_tags: Those with one of these tags. Sorted.
+        keep_all: Every one.
+        default_ttl_seconds: The time to live of new versions that bring none; 0 for none.
+    """
+
+    project: str
+    collection: str
+    keep_last: int = 0
+    keep_best: int = 0
+    best_key: str = ""
+    best_is_smallest: bool = False
+    keep_days: int = 0
+    keep_tags: tuple[str, ...] = ()
+    keep_all: bool = False
+    default_ttl_seconds: int = 0
+    set_at_ms: int = 0
+    set_by: str = ""
+
+    @property
+    def is_about(self) -> tuple[str, str]:
+        """Where it counts: a project and a collection."""
+        return self.project, self.collection
+
+
+class RetentionFacts(NamedTuple):
+    """What decides whether a live version stays. `id` never leaves the service.
+
+    Attributes:
+        value: The number at the rule's key of its metadata; None where there is none.
+        tag: One of the rule's tags that it has; empty for none.
+        alias: An alias other than `latest` that points at it; empty for none.
+        is_linked: Whether a live link points at it.
+    """
+
+    id: int
+    uid: bytes
+    number: int
+    size_bytes: int
+    created_at_ms: int
+    expires_at_ms: int | None
+    value: float | None = None
+    tag: str = ""
+    alias: str = ""
+    is_linked: bool = False
+
+
+class Ranks(NamedTuple):
+    """Where the last N and the best K of a collection end. None where fewer count, and so all of them are among them.
+
+    Attributes:
+        last_number: The lowest number of the last N.
+        best: The worst of the best K: its value, or None, and its number.
+    """
+
+    last_number: int | None = None
+    best: tuple[float | None, int] | None = None
+
+
 class NewVersion(NamedTuple):
     """A version that is about to get its number.
 
@@ -174,6 +259,7 @@ class NewVersion(NamedTuple):
     tags: tuple[str, ...] = ()
     run: RunKey | None = None
     source: VersionRow | None = None
+    expires_at_ms: int | None = None
 
 
 class PendingCommit(NamedTuple):

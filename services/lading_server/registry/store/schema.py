@@ -22,6 +22,30 @@ class CollectionKind(StrEnum):
     PORTFOLIO = "portfolio"
 
 
+class CollectionState(StrEnum):
+    """What may be done with a collection. What is neither live nor undeleting is not found, nor are its versions."""
+
+    LIVE = "live"
+    # Its versions are being deleted, a batch at a time; it takes no new ones.
+    DELETING = "deleting"
+    # As before, and what was deleted of it is purged.
+    PURGING = "purging"
+    # Its name is free: whoever takes it gets this row, and goes on with its numbers.
+    DELETED = "deleted"
+    # There again; the versions that went with it are on their way.
+    UNDELETING = "undeleting"
+
+
+class ProjectState(StrEnum):
+    """What may be done with a project. What is not live is not listed."""
+
+    LIVE = "live"
+    # Its collections are told to go, a batch at a time; it takes no new ones.
+    DELETING = "deleting"
+    PURGING = "purging"
+    DELETED = "deleted"
+
+
 class VersionState(StrEnum):
     """What may be done with a version. One that is being committed is in `commits` and not here yet."""
 
@@ -67,6 +91,20 @@ _Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 def _one_of(column: str, states: Iterable[StrEnum]) -> sa.CheckConstraint:
     return sa.CheckConstraint(sa.column(column).in_([state.value for state in states]), name=column)
+
+
+def has_state(table: sa.FromClause, *states: StrEnum) -> sa.ColumnElement[bool]:
+    """Return whether rows of a table are in one of these states.
+
+    In the text of the statement and not as parameters, so that both databases see which partial index it goes with.
+    """
+    terms = [table.c.state == sa.literal_column(f"'{state.value}'") for state in states]
+    return sa.or_(*terms)
+
+
+def is_there(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return whether a collection is one that callers can see."""
+    return has_state(table, CollectionState.LIVE, CollectionState.UNDELETING)
 
 
 def _id() -> sa.Column[int]:
@@ -117,6 +155,8 @@ entities = sa.Table(
     sa.Column("chain_hash", sa.LargeBinary(DIGEST_BYTES), nullable=True),
     # So that who moves an alias need not look for rules where there are none.
     sa.Column("alias_rule_count", sa.BigInteger, nullable=False, server_default="0"),
+    # The same for who commits, and the time to live that a rule gives.
+    sa.Column("retention_rule_count", sa.BigInteger, nullable=False, server_default="0"),
     # What the entity, and what each of its keys, may use; 0 is no limit, and nothing is what the settings say.
     *(
         sa.Column(name, sa.BigInteger, nullable=True)
@@ -152,6 +192,29 @@ alias_rules = sa.Table(
     sqlite_with_rowid=False,
 )
 
+# Which versions of a collection stay. An empty collection is each of the project that has no rule of its own.
+retention_rules = sa.Table(
+    "retention_rules",
+    metadata,
+    _of("entities", primary_key=True),
+    sa.Column("project", _SortedText, primary_key=True),
+    sa.Column("collection", _SortedText, primary_key=True),
+    # What is 0 or empty is no part of the rule.
+    sa.Column("keep_last", sa.BigInteger, nullable=False),
+    sa.Column("keep_best", sa.BigInteger, nullable=False),
+    # A dotted key of metadata.
+    _text("best_key"),
+    sa.Column("best_is_smallest", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("keep_days", sa.BigInteger, nullable=False),
+    # A JSON list.
+    _text("keep_tags"),
+    sa.Column("keep_all", sa.Boolean(create_constraint=False), nullable=False),
+    sa.Column("default_ttl_seconds", sa.BigInteger, nullable=False),
+    _milliseconds("set_at_ms"),
+    _text("set_by"),
+    sqlite_with_rowid=False,
+)
+
 # The secret's hash and never the secret.
 api_keys = sa.Table(
     "api_keys",
@@ -176,7 +239,12 @@ projects = sa.Table(
     _of("entities"),
     sa.Column("name", _SortedText, nullable=False),
     _milliseconds("created_at_ms"),
+    sa.Column("state", sa.Text, nullable=False, server_default="live"),
+    # Who has it deleted: in their name it is done in the background.
+    sa.Column("deleted_by", sa.Text, nullable=True),
     sa.UniqueConstraint("entity_id", "name"),
+    sa.Index(None, "state", **_where("state = 'deleting' OR state = 'purging'")),
+    _one_of("state", ProjectState),
 )
 
 collections = sa.Table(
@@ -195,10 +263,19 @@ collections = sa.Table(
     _milliseconds("created_at_ms"),
     _milliseconds("updated_at_ms"),
     _text("created_by"),
+    sa.Column("state", sa.Text, nullable=False, server_default="live"),
+    # Of its last deletion, until that is purged: when, who, and the number that is in `versions.deletion` of all that
+    # went with it.
+    _milliseconds("deleted_at_ms", nullable=True),
+    sa.Column("deleted_by", sa.Text, nullable=True),
+    sa.Column("deletion", sa.BigInteger, nullable=True),
     sa.UniqueConstraint("project_id", "name"),
     sa.Index(None, "entity_id", "name", "id"),
     sa.Index(None, "entity_id", "type"),
+    sa.Index(None, "state", **_where("state = 'deleting' OR state = 'purging' OR state = 'undeleting'")),
+    sa.Index(None, "deleted_at_ms", **_where("deletion IS NOT NULL")),
     _one_of("kind", CollectionKind),
+    _one_of("state", CollectionState),
 )
 
 runs = sa.Table(
@@ -248,11 +325,14 @@ versions = sa.Table(
     _milliseconds("deleted_at_ms", nullable=True),
     # When it deletes itself; nothing for never.
     _milliseconds("expires_at_ms", nullable=True),
+    # What went together has the same number: a revision of the change that it was deleted in.
+    sa.Column("deletion", sa.BigInteger, nullable=True),
     sa.UniqueConstraint("collection_id", "number"),
+    sa.Index(None, "collection_id", "number", **_where("state = 'deleted'")),
     # What ingest reconciles by.
     sa.Index(None, "entity_id", "uid"),
     sa.Index(None, "deleted_at_ms", **_where("state = 'deleted'")),
-    sa.Index(None, "expires_at_ms", **_where("expires_at_ms IS NOT NULL")),
+    sa.Index(None, "expires_at_ms", **_where("expires_at_ms IS NOT NULL AND state = 'live'")),
     sa.Index(None, "collection_id", "tree_digest"),
     sa.Index(None, "entity_id", "created_at_ms", "id"),
     sa.Index(None, "entity_id", "size_bytes", "id"),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.registry.store.conditions import Condition, Field, Order
 from lading_server.registry.store.scan import Columns, Filters, Hits, Position, Scan, Stage, exists
-from lading_server.registry.store.schema import VersionState, collections, version_fields, versions
+from lading_server.registry.store.schema import VersionState, collections, is_there, version_fields, versions
 from lading_server.registry.store.terms import VERSION_COLUMNS, compare, version_filters, version_sources
 
 # A link has the metadata of its source.
@@ -41,6 +41,19 @@ class VersionSearch:
         search = _Search(entity_id, conditions, order)
         scan = Scan(search.stages(), version_sources(entity_id, conditions))
         return await scan.page(connection, after, limit)
+
+    async def still(
+        self, connection: AsyncConnection, entity_id: int, conditions: Sequence[Condition], ids: Sequence[int]
+    ) -> list[int]:
+        """Return which of these rows are live versions, in collections that are there, for which all conditions hold.
+
+        Sorted. At most 1,000 at once.
+        """
+        rows = _rows(versions.join(collections, collections.c.id == versions.c.collection_id))
+        rows = rows.where(versions.c.entity_id == entity_id, versions.c.id.in_(ids), is_there(collections))
+        filters = version_filters(entity_id, conditions, rows.selected_columns)
+        query = rows.with_only_columns(versions.c.id, maintain_column_froms=True).where(*filters)
+        return sorted((await connection.scalars(query)).all())
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from lading_server.registry.store.lists import ListQueries
 from lading_server.registry.store.members import MemberStore
 from lading_server.registry.store.metrics import MetricQueries
 from lading_server.registry.store.pending import PendingRows
+from lading_server.registry.store.retention import RetentionQueries
 from lading_server.registry.store.runs import RunQueries
 from lading_server.registry.store.search import VersionSearch
 from lading_server.registry.store.versions import VersionQueries
@@ -45,6 +46,7 @@ class RegistryStore:
     runs: RunQueries
     metrics: MetricQueries
     lineage: LineageQueries
+    retention: RetentionQueries
     clock: Callable[[], float]
 
     @classmethod
@@ -78,6 +80,7 @@ class RegistryStore:
             runs=RunQueries(database),
             metrics=MetricQueries(database),
             lineage=LineageQueries(database),
+            retention=RetentionQueries(),
             clock=clock,
         )
 

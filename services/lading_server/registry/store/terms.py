@@ -33,6 +33,7 @@ COLLECTION_TERMS = frozenset({Field.PROJECT, Field.NAME, Field.TYPE, Field.KIND}
 # Conditions that compare a column of the version itself.
 VERSION_COLUMNS = {
     Field.CREATED: "created_at_ms",
+    Field.EXPIRES: "expires_at_ms",
     Field.NUMBER: "number",
     Field.SIZE: "size_bytes",
     Field.FILES: "file_count",

@@ -13,6 +13,7 @@ from lading_server.common.registry_errors import RunNotFound
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import (
     CollectionKey,
+    Expiry,
     Metadata,
     NewVersion,
     RunKey,
@@ -22,6 +23,8 @@ from lading_server.registry.store.rows import (
 from lading_server.registry.store.schema import (
     VersionState,
     collections,
+    has_state,
+    is_there,
     projects,
     run_outputs,
     runs,
@@ -59,8 +62,10 @@ async def find_run(change: Change, name: str) -> RunKey:
 
 async def find_links(change: Change, source_id: int, portfolio_id: int | None = None) -> list[int]:
     """Return the rows of the live links to a version, of one portfolio or of all, in the order they were made."""
-    query = sa.select(versions.c.id).where(
-        versions.c.source_id == source_id, versions.c.state == VersionState.LIVE.value
+    query = (
+        sa.select(versions.c.id)
+        .join(collections, collections.c.id == versions.c.collection_id)
+        .where(versions.c.source_id == source_id, has_state(versions, VersionState.LIVE), is_there(collections))
     )
     if portfolio_id is not None:
         query = query.where(versions.c.collection_id == portfolio_id)
@@ -87,6 +92,7 @@ async def add_version(change: Change, key: CollectionKey, new: NewVersion) -> Ve
         "created_by": change.caller.principal,
         "run_id": new.run.id if new.run is not None else None,
         "source_id": source.id if source is not None else None,
+        "expires_at_ms": new.expires_at_ms,
     }
     result = await change.connection.execute(_ADD_VERSION, row)
     point = VersionPoint(result.scalar_one(), new.uid, number)
@@ -104,6 +110,8 @@ async def add_version(change: Change, key: CollectionKey, new: NewVersion) -> Ve
         after |= {"description": new.description, "metadata": new.metadata.value}
     else:
         after |= {"source": source.name, "source_uid": source.uid.hex()}
+    if new.expires_at_ms is not None:
+        after["expires_at_ms"] = new.expires_at_ms
     change.add_event(
         "version.committed" if source is None else "version.linked",
         key.project,
@@ -144,11 +152,15 @@ async def update_version(
     description: str | None = None,
     metadata: Metadata | None = None,
     tags: Sequence[str] | None = None,
+    expiry: Expiry | None = None,
 ) -> None:
-    """Give a version another card, other metadata or other tags. Makes no event where nothing is different."""
+    """Give a version another card, other metadata, tags or end. Makes no event where nothing is different."""
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    if expiry is not None and expiry.at_ms != row.expires_at_ms:
+        before["expires_at_ms"], after["expires_at_ms"] = row.expires_at_ms, expiry.at_ms
+        values["expires_at_ms"] = expiry.at_ms
     if description is not None and description != row.description:
         before["description"], after["description"] = row.description, description
         values["description"] = description
@@ -173,27 +185,6 @@ async def update_version(
             after=after,
         )
         change.touch(row.collection_id)
-
-
-async def hide_version(change: Change, row: VersionRow) -> None:
-    """Make a version, or a link, invisible. Its aliases must have been moved before."""
-    values = {"state": VersionState.DELETED.value, "deleted_at_ms": change.now_ms}
-    await change.connection.execute(sa.update(versions).where(versions.c.id == row.id).values(values))
-    mine = sa.update(collections).where(collections.c.id == row.collection_id)
-    await change.connection.execute(
-        mine.values(version_count=collections.c.version_count - 1, updated_at_ms=change.now_ms)
-    )
-    change.stamped(row.collection_id)
-    before: dict[str, Any] = {"number": row.number, "tree_digest": format_digest(row.tree_digest)}
-    if row.source_uid is not None:
-        before |= {"source": row.source, "source_uid": row.source_uid.hex()}
-    change.add_event(
-        "version.deleted" if row.source_uid is None else "version.unlinked",
-        row.project,
-        collection=row.collection,
-        version_uid=row.uid,
-        before=before,
-    )
 
 
 async def names_of(change: Change, ids: Sequence[int]) -> list[str]:

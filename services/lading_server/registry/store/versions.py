@@ -17,6 +17,8 @@ from lading_server.registry.store.schema import (
     VersionState,
     aliases,
     collections,
+    has_state,
+    is_there,
     projects,
     runs,
     version_tags,
@@ -25,6 +27,9 @@ from lading_server.registry.store.schema import (
 
 # No tag and no alias has one.
 SEPARATOR = ","
+
+# What can be large, and is told by GetVersion and GetRun.
+_TEXTS = frozenset({"description", "metadata", "config", "summary"})
 
 _source = versions.alias("source")
 _source_collection = collections.alias("source_collection")
@@ -36,10 +41,19 @@ def select_versions() -> sa.Select[Any]:
 
     `versions`, `collections` and `projects` of the schema can be used in these.
     """
-    return _select_versions().where(versions.c.state == VersionState.LIVE.value)
+    return select_any_versions().where(has_state(versions, VersionState.LIVE), is_there(collections))
 
 
-def _select_versions() -> sa.Select[Any]:
+def brief(query: sa.Select[Any]) -> sa.Select[Any]:
+    """Return the query with nothing in the place of texts that can be large, so that they are never read."""
+    columns = query.selected_columns
+    return query.with_only_columns(
+        *(sa.literal("").label(column.key) if column.key in _TEXTS else column for column in columns)
+    )
+
+
+def select_any_versions() -> sa.Select[Any]:
+    """Return the same of all versions, deleted and purged ones too, whatever became of their collections."""
     tags = (
         sa.select(joined(version_tags.c.tag))
         .where(version_tags.c.version_id == versions.c.id)
@@ -79,6 +93,10 @@ def _select_versions() -> sa.Select[Any]:
             _source_project.c.name.label("source_project"),
             _source_collection.c.name.label("source_collection"),
             _source.c.number.label("source_number"),
+            versions.c.expires_at_ms,
+            versions.c.state,
+            versions.c.deleted_at_ms,
+            versions.c.deletion,
         )
         .select_from(versions)
         .join(collections, collections.c.id == versions.c.collection_id)
@@ -123,6 +141,10 @@ def version_row(row: sa.Row[Any]) -> VersionRow:
         source_id=row.source_id,
         source_uid=row.source_uid,
         source="" if row.source_id is None else f"{row.source_project}/{row.source_collection}:v{row.source_number}",
+        expires_at_ms=row.expires_at_ms,
+        state=VersionState(row.state),
+        deleted_at_ms=row.deleted_at_ms,
+        deletion=row.deletion,
     )
 
 
@@ -133,7 +155,7 @@ def _split(text: str | None) -> tuple[str, ...]:
 def _newest(rows: Sequence[Any]) -> VersionRow | None:
     """Return the one version that was found.
 
-    A sequence has one live version of a tree, but a portfolio may link two sources of the same tree.
+    A sequence has two live versions of a tree when one was undeleted, and a portfolio may link two sources of it.
     """
     return version_row(max(rows, key=lambda row: row.number)) if rows else None
 
@@ -163,8 +185,21 @@ class VersionQueries:
         )
         self._by_id = every.where(versions.c.id == sa.bindparam("row_id"))
         self._by_ids = every.where(versions.c.id.in_(sa.bindparam("ids", expanding=True)))
-        self._once_by_uid = _select_versions().where(
+        self._deleted_by_ids = select_any_versions().where(
+            versions.c.id.in_(sa.bindparam("ids", expanding=True)), has_state(versions, VersionState.DELETED)
+        )
+        self._once_by_uid = select_any_versions().where(
             versions.c.entity_id == sa.bindparam("entity_id"), versions.c.uid == sa.bindparam("uid")
+        )
+        self._once_by_ids = brief(select_any_versions()).where(versions.c.id.in_(sa.bindparam("ids", expanding=True)))
+        once_named = select_any_versions().where(
+            versions.c.collection_id == sa.bindparam("of_collection"),
+        )
+        self._once_by_number = once_named.where(versions.c.number == sa.bindparam("number"))
+        self._once_by_digest = (
+            once_named.where(versions.c.tree_digest == sa.bindparam("digest"))
+            .order_by(has_state(versions, VersionState.DELETED).desc(), versions.c.number.desc())
+            .limit(1)
         )
 
     async def resolve(self, connection: AsyncConnection, entity_id: int | None, ref: VersionReference) -> VersionRow:
@@ -197,11 +232,33 @@ class VersionQueries:
         row = (await connection.execute(self._once_by_uid, {"entity_id": entity_id, "uid": uid})).one_or_none()
         return None if row is None else version_row(row)
 
-    async def by_ids(self, connection: AsyncConnection, ids: Sequence[int]) -> dict[int, VersionRow]:
-        """Return those of these rows that are live, by the number of their row. At most 1,000 at once."""
+    async def once_named(
+        self, connection: AsyncConnection, collection_id: int, *, number: int | None = None, digest: bytes | None = None
+    ) -> VersionRow | None:
+        """Return a version by its number, or the newest by its tree, a deleted one before others; deleted or not."""
+        whose = {"of_collection": collection_id}
+        if number is not None:
+            found = await connection.execute(self._once_by_number, {**whose, "number": number})
+        else:
+            found = await connection.execute(self._once_by_digest, {**whose, "digest": digest})
+        row = found.one_or_none()
+        return None if row is None else version_row(row)
+
+    async def once_by_ids(self, connection: AsyncConnection, ids: Sequence[int]) -> list[VersionRow]:
+        """Return versions without card and metadata, deleted or not, in the order of their rows. At most 1,000."""
+        if not ids:
+            return []
+        rows = await connection.execute(self._once_by_ids, {"ids": list(ids)})
+        return sorted((version_row(row) for row in rows), key=lambda row: row.id)
+
+    async def by_ids(
+        self, connection: AsyncConnection, ids: Sequence[int], state: VersionState = VersionState.LIVE
+    ) -> dict[int, VersionRow]:
+        """Return those of these rows that are live, or deleted, by the number of their row. At most 1,000 at once."""
         if not ids:
             return {}
-        rows = await connection.execute(self._by_ids, {"ids": list(ids)})
+        query = self._by_ids if state is VersionState.LIVE else self._deleted_by_ids
+        rows = await connection.execute(query, {"ids": list(ids)})
         return {row.id: version_row(row) for row in rows}
 
     async def by_id(self, connection: AsyncConnection, row_id: int) -> VersionRow:
@@ -226,6 +283,7 @@ class VersionQueries:
                 projects.c.entity_id == entity_id,
                 projects.c.name == ref.project,
                 collections.c.name == ref.collection,
+                is_there(collections),
             )
         )
         if await connection.scalar(query) is None:

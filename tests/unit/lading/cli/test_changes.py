@@ -28,6 +28,35 @@ from tests.unit.lading.cli import values
         ("version.linked", {"after": {"number": 1, "source": "vision/digits:v3"}}, "v1, a link to vision/digits:v3"),
         ("version.deleted", {"before": {"number": 3, "tree_digest": "b3:00"}}, "v3"),
         ("version.updated", {"before": {"tags": []}, "after": {"tags": ["ok"]}}, 'tags: [] -> ["ok"]'),
+        (
+            "version.deleted",
+            {
+                "before": {"number": 3, "tree_digest": "b3:00"},
+                "after": {"why": "retention: no part of the rule keeps it"},
+            },
+            "v3, retention: no part of the rule keeps it",
+        ),
+        (
+            "version.updated",
+            {"before": {"expires_at_ms": None}, "after": {"expires_at_ms": 1_769_860_800_000}},
+            "expires: none -> 2026-01-31 12:00:00Z",
+        ),
+        (
+            "retention_rule.set",
+            {
+                "before": {"keep_all": True, "default_ttl_seconds": 5400},
+                "after": {
+                    "keep_last": 5,
+                    "keep_best": 3,
+                    "best_key": "loss",
+                    "best_is_smallest": True,
+                    "keep_days": 30,
+                    "keep_tags": ["gold"],
+                },
+            },
+            "all, new ones for 90m -> last 5, best 3 by metadata.loss (min), 30 days, tag gold",
+        ),
+        ("retention_rule.deleted", {"before": {"keep_last": 5}}, "last 5 -> none"),
         ("collection.created", {"after": {"type": "model", "tags": []}}, "type model"),
         ("project.created", {"after": {"name": "vision"}}, "name vision"),
         ("run.ended", {"before": {"state": "running"}, "after": {"state": "failed"}}, "state: running -> failed"),

@@ -33,6 +33,9 @@ def version(collection: str = "digits", number: int = 0, **fields: Any) -> ladin
         "is_link": False,
         "source": "",
         "source_uid": "",
+        "expires_at": None,
+        "deleted_at": None,
+        "purge_at": None,
         "connection": cast(Any, None),
     }
     return lading.Version(**{**values, **fields})

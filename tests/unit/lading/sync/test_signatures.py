@@ -27,7 +27,18 @@ NOT_ASYNC_ANY_MORE = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__awa
 FIELDS = {"connection": "native"}
 
 CLASSES = ["Client", "Run", "LoggedArtifact", "Version", "RemoteFile"]
-VALUES = ["ChangeAliases", "Committed", "Lineage", "Link", "RefResult", "RunDetails", "Unlink", "Version"]
+VALUES = [
+    "ChangeAliases",
+    "Committed",
+    "DeleteResult",
+    "Lineage",
+    "Link",
+    "RefResult",
+    "RunDetails",
+    "Undeleted",
+    "Unlink",
+    "Version",
+]
 
 
 def public(cls: type) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lading_server.common.registry_errors import RoleDenied
 from lading_server.common.roles import ENTITY_ROLES, WHO_MAY_CALL, Required, Role, check_role, lesser, required_for
 
 # The first word of an rpc that only tells.
-_READS = {"Get", "List", "Diff", "Stat", "Read", "Search"}
+_READS = {"Get", "List", "Diff", "Stat", "Read", "Search", "Simulate", "Explain"}
 
 
 @pytest.mark.parametrize("role", ENTITY_ROLES)

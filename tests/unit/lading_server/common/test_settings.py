@@ -164,3 +164,10 @@ def test_ingest_without_keys_need_not_know_the_registry() -> None:
 def test_a_default_entity_that_is_no_name_is_refused(entity: str) -> None:
     with pytest.raises(SettingsError, match="--default-entity"):
         load_settings(["--default-entity", entity], {})
+
+
+def test_backups_are_made_more_often_than_the_trash_is_emptied() -> None:
+    with pytest.raises(SettingsError, match="--backup-interval-seconds 259200 is more than --trash-seconds 172800"):
+        load_settings(["--backup-interval-seconds", "259200"], {})
+    assert load_settings(["--backup-interval-seconds", "86400"], {}).backup_interval_seconds == 86400
+    assert load_settings(["--trash-seconds", "0"], {}).trash_seconds == 0

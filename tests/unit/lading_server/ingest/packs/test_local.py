@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from lading_server.common.errors import StorageFailed
-from lading_server.ingest.packs.ids import uuid7
+from lading_server.common.errors import DiskLow, StorageFailed
+from lading_server.common.ids import uuid7
 from lading_server.ingest.packs.local import LocalPackStorage, StoreLocked
 from lading_server.ingest.packs.storage import PackNotFound
 
@@ -150,17 +150,33 @@ def test_after_a_failed_sync_the_pack_takes_nothing_and_is_never_synced_again(
     file.close()
 
 
-def test_a_full_disk_is_told_and_the_pack_takes_nothing_more(
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_and_the_pack_takes_nothing_more_but_a_sync(
+    storage: LocalPackStorage, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    file = storage.create(uuid7())
+    file.append([b"before"])
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", failing(error))
+        with pytest.raises(DiskLow, match=os.strerror(error)):
+            file.append([b"data"])
+    with pytest.raises(DiskLow, match="free some space"):
+        file.append([b"data"])
+    file.sync()
+    file.close()
+
+
+def test_a_disk_that_fails_is_told_and_the_pack_takes_nothing_more(
     storage: LocalPackStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = storage.create(uuid7())
     with monkeypatch.context() as patch:
-        patch.setattr(os, "writev", failing(errno.ENOSPC))
-        with pytest.raises(StorageFailed, match="No space left on device"):
+        patch.setattr(os, "writev", failing(errno.EIO))
+        with pytest.raises(StorageFailed, match="EIO"):
             file.append([b"data"])
-    with pytest.raises(StorageFailed, match="ENOSPC"):
+    with pytest.raises(StorageFailed, match="EIO"):
         file.append([b"data"])
-    with pytest.raises(StorageFailed, match="ENOSPC"):
+    with pytest.raises(StorageFailed, match="EIO"):
         file.sync()
     file.close()
 

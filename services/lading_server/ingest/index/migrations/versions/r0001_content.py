@@ -105,11 +105,12 @@ def _create_blobs() -> None:
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("condemned_at_ms", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint("state IN ('live', 'damaged', 'condemned', 'deleting')", name=op.f("blobs_state")),
+        sa.CheckConstraint("state IN ('live', 'damaged', 'condemned')", name=op.f("blobs_state")),
         sa.PrimaryKeyConstraint("entity_id", "digest", name=op.f("blobs_pk")),
         sqlite_with_rowid=False,
     )
     _create_trash_index("blobs")
+    _create_damaged_index("blobs")
     op.create_table(
         "recipe_parts",
         sa.Column("entity_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -133,12 +134,13 @@ def _create_trees() -> None:
         sa.Column("generation", sa.BigInteger(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("condemned_at_ms", sa.BigInteger(), nullable=True),
-        sa.CheckConstraint("state IN ('live', 'damaged', 'condemned', 'deleting')", name=op.f("trees_state")),
+        sa.CheckConstraint("state IN ('live', 'damaged', 'condemned')", name=op.f("trees_state")),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("trees_entities")),
         sa.PrimaryKeyConstraint("entity_id", "digest", name=op.f("trees_pk")),
         sqlite_with_rowid=False,
     )
     _create_trash_index("trees")
+    _create_damaged_index("trees")
     op.create_table(
         "tree_pages",
         sa.Column("entity_id", sa.Integer(), autoincrement=False, nullable=False),
@@ -202,4 +204,16 @@ def _create_trash_index(table: str) -> None:
         unique=False,
         sqlite_where=is_condemned,
         postgresql_where=is_condemned,
+    )
+
+
+def _create_damaged_index(table: str) -> None:
+    is_damaged = sa.text("state = 'damaged'")
+    op.create_index(
+        f"{table}_damaged",
+        table,
+        ["entity_id", "digest"],
+        unique=False,
+        sqlite_where=is_damaged,
+        postgresql_where=is_damaged,
     )

@@ -48,6 +48,7 @@ def _create_entities() -> None:
         sa.Column("event_count", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("chain_hash", sa.LargeBinary(length=32), nullable=True),
         sa.Column("alias_rule_count", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("retention_rule_count", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("stored_bytes_limit", sa.BigInteger(), nullable=True),
         sa.Column("streams_limit", sa.BigInteger(), nullable=True),
         sa.Column("calls_limit", sa.BigInteger(), nullable=True),
@@ -187,10 +188,14 @@ def _create_projects() -> None:
         sa.Column("entity_id", _ID, nullable=False),
         sa.Column("name", _SORTED_TEXT, nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("state", sa.Text(), server_default="live", nullable=False),
+        sa.Column("deleted_by", sa.Text(), nullable=True),
+        sa.CheckConstraint("state IN ('live', 'deleting', 'purging', 'deleted')", name=op.f("projects_state")),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("projects_entity_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("projects_pk")),
         sa.UniqueConstraint("entity_id", "name", name=op.f("projects_entity_id_name_unique")),
     )
+    _create_partial_index("projects", ["state"], "state = 'deleting' OR state = 'purging'")
 
 
 def _create_requests() -> None:
@@ -223,7 +228,14 @@ def _create_collections() -> None:
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("created_by", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), server_default="live", nullable=False),
+        sa.Column("deleted_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("deleted_by", sa.Text(), nullable=True),
+        sa.Column("deletion", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("kind IN ('sequence', 'portfolio')", name=op.f("collections_kind")),
+        sa.CheckConstraint(
+            "state IN ('live', 'deleting', 'purging', 'deleted', 'undeleting')", name=op.f("collections_state")
+        ),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("collections_entity_id")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("collections_project_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("collections_pk")),
@@ -231,6 +243,9 @@ def _create_collections() -> None:
     )
     op.create_index(op.f("collections_entity_id_name_id"), "collections", ["entity_id", "name", "id"], unique=False)
     op.create_index(op.f("collections_entity_id_type"), "collections", ["entity_id", "type"], unique=False)
+    working = "state = 'deleting' OR state = 'purging' OR state = 'undeleting'"
+    _create_partial_index("collections", ["state"], working)
+    _create_partial_index("collections", ["deleted_at_ms"], "deletion IS NOT NULL")
 
 
 def _create_runs() -> None:
@@ -309,6 +324,7 @@ def _create_versions() -> None:
         sa.Column("source_id", _ID, nullable=True),
         sa.Column("deleted_at_ms", sa.BigInteger(), nullable=True),
         sa.Column("expires_at_ms", sa.BigInteger(), nullable=True),
+        sa.Column("deletion", sa.BigInteger(), nullable=True),
         sa.CheckConstraint("state IN ('live', 'deleted', 'purged')", name=op.f("versions_state")),
         sa.ForeignKeyConstraint(["collection_id"], ["collections.id"], name=op.f("versions_collection_id")),
         sa.ForeignKeyConstraint(["entity_id"], ["entities.id"], name=op.f("versions_entity_id")),
@@ -329,15 +345,9 @@ def _create_versions() -> None:
         op.f("versions_entity_id_size_bytes_id"), "versions", ["entity_id", "size_bytes", "id"], unique=False
     )
     op.create_index(op.f("versions_entity_id_uid"), "versions", ["entity_id", "uid"], unique=False)
-    for column, condition in (("deleted_at_ms", "state = 'deleted'"), ("expires_at_ms", "expires_at_ms IS NOT NULL")):
-        op.create_index(
-            op.f(f"versions_{column}"),
-            "versions",
-            [column],
-            unique=False,
-            sqlite_where=sa.text(condition),
-            postgresql_where=sa.text(condition),
-        )
+    _create_partial_index("versions", ["deleted_at_ms"], "state = 'deleted'")
+    _create_partial_index("versions", ["expires_at_ms"], "expires_at_ms IS NOT NULL AND state = 'live'")
+    _create_partial_index("versions", ["collection_id", "number"], "state = 'deleted'")
     op.create_index(op.f("versions_run_id"), "versions", ["run_id"], unique=False)
     op.create_index(op.f("versions_source_id"), "versions", ["source_id"], unique=False)
 
@@ -427,4 +437,15 @@ def _create_version_tags() -> None:
     )
     op.create_index(
         op.f("version_tags_entity_id_tag_version_id"), "version_tags", ["entity_id", "tag", "version_id"], unique=False
+    )
+
+
+def _create_partial_index(table: str, columns: list[str], condition: str) -> None:
+    op.create_index(
+        op.f("_".join([table, *columns])),
+        table,
+        columns,
+        unique=False,
+        sqlite_where=sa.text(condition),
+        postgresql_where=sa.text(condition),
     )

@@ -9,7 +9,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from lading_server.ingest.packs.ids import uuid7
+from lading_server.common.ids import uuid7
 
 
 def test_an_id_is_a_version_7_uuid_of_now() -> None:

@@ -1,0 +1,52 @@
+"""Uploads of many files: what is kept of each is little, and only few are on their way at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import lading
+from lading._upload import files as upload_files
+from lading._upload import read as upload_read
+from lading._upload.content import Chunk, UploadingFile
+from tests.support.server import running_server
+
+FILES = 3_000
+AT_ONCE = 400
+
+
+async def test_files_are_not_read_long_before_those_before_them_are_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = most = done = 0
+    read_batch: Callable[[Sequence[UploadingFile]], list[Chunk]] = upload_read.read_batch
+    count_done = upload_files.BlobUpload._count_done
+
+    def reading(files: Sequence[UploadingFile]) -> list[Chunk]:
+        nonlocal begun, most
+        begun += len(files)
+        most = max(most, begun - done)
+        return read_batch(files)
+
+    def counting(upload: upload_files.BlobUpload, file: UploadingFile) -> None:
+        nonlocal done
+        count_done(upload, file)
+        done += 1
+
+    monkeypatch.setattr(upload_files, "read_batch", reading)
+    monkeypatch.setattr(upload_files.BlobUpload, "_count_done", counting)
+    monkeypatch.setattr(upload_files, "_FILES_AT_ONCE", AT_ONCE)
+    for index in range(FILES):
+        (tmp_path / "in" / str(index % 30)).mkdir(parents=True, exist_ok=True)
+        # A third of them is there twice.
+        (tmp_path / "in" / str(index % 30) / f"{index:04}").write_text(str(index % 2_000))
+    with running_server(tmp_path / "data") as server:
+        async with lading.IngestClient(server.target, entity="many") as client:
+            result = await client.upload_tree(tmp_path / "in")
+            await client.download_tree(result.tree.digest, tmp_path / "out")
+    assert (begun, done) == (FILES, FILES)
+    assert 0 < most <= AT_ONCE
+    for path in (tmp_path / "in").rglob("*/*"):
+        assert (tmp_path / "out" / path.relative_to(tmp_path / "in")).read_text() == path.read_text()
