@@ -16,6 +16,7 @@ Modules:
     references how a version is written, and what that means
     audit      the chain of an entity's events
     tree       entries, their lines, and a tree's digest
+    varints    protobuf's integers, for messages that are read and written by hand
     chunking   where a file is cut
     borders    where the tensors of a checkpoint begin
     local_server where a server leaves word of itself for the shells of its user

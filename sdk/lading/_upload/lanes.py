@@ -18,7 +18,7 @@ from lading._upload.session import Session
 from lading._upload.wire import encode_batch
 from lading_proto.ingest.v1 import chunks_pb2
 
-# A message is closed once it has this much: 64 KiB messages cost half the speed, more than 1 MiB wins nothing.
+# A message is closed once it has this much: each costs both sides work of its own, and it may have 4 MiB.
 _MESSAGE_BYTES = 3 << 20
 # Digest, checksum, size, and the tags and lengths of the four fields and of the chunk, rounded up.
 _CHUNK_OVERHEAD_BYTES = 64
