@@ -70,7 +70,12 @@ async def test_what_was_released_goes_to_the_trash_and_then_for_good(store: Stor
     store.clock.seconds += TRASH_SECONDS - 1
     assert (await store.collector.collect("acme")).packs_deleted == 0
     store.clock.seconds += 1
-    last = await store.collector.collect("acme")
+    # Past its time by now, and not yet when the registry was asked: it may have been put back since.
+    asked_at_ms = int(store.clock.seconds * 1000) - 1
+    for dry_run in (True, False):
+        early = await store.collector.collect("acme", dry_run=dry_run, reconciled_at_ms=asked_at_ms)
+        assert (early.trees_deleted, early.blobs_deleted, early.packs_deleted) == (0, 0, 0)
+    last = await store.collector.collect("acme", reconciled_at_ms=asked_at_ms + 1)
     assert (last.trees_deleted, last.blobs_deleted, last.packs_deleted) == (1, 2, 2)
     assert (last.bytes_freed, last.packs_in_trash, last.bytes_in_trash) == (report.bytes_condemned, 0, 0)
     assert set(store.storage.packs()) == {pack for pack in store.storage.packs() if pack.bytes in packs_before}

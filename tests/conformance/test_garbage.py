@@ -32,6 +32,7 @@ class CollectorInMemory:
 
     Attributes:
         asked: Every call, in order.
+        reconciled_at_ms: What the last `collect` was told.
         before: Awaited in every `collect`: holds it, or lets it fail.
         collected: Set whenever a `collect` has begun.
         ended: The entities whose `collect` was held by `before` and is no more.
@@ -40,6 +41,7 @@ class CollectorInMemory:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.reconciled_at_ms = 0
         self.before: Callable[[str], Awaitable[object]] | None = None
         self.collected = asyncio.Event()
         self.ended: list[str] = []
@@ -48,7 +50,8 @@ class CollectorInMemory:
     async def finish_deletions(self) -> None:
         self.asked.append("finish")
 
-    async def collect(self, entity: str, *, dry_run: bool) -> CollectionReport:
+    async def collect(self, entity: str, *, dry_run: bool, reconciled_at_ms: int) -> CollectionReport:
+        self.reconciled_at_ms = reconciled_at_ms
         self.asked.append(f"{'try' if dry_run else 'collect'} {entity}")
         self.collected.set()
         if self.before is not None:
@@ -137,6 +140,17 @@ async def test_many_entities_come_once_each(ingest: Ingest, run: Run, monkeypatc
         await ingest.index.entities.ensure(entity)
     run.versions.kept = {name: {} for name in there}
     assert [one.entity for one in await run()] == sorted({*here, *there})
+
+
+async def test_what_is_past_its_time_is_judged_by_when_the_registry_was_asked(ingest: Ingest, run: Run) -> None:
+    asked_at_ms = int(run.clock.seconds * 1000)
+
+    async def hours_pass() -> None:
+        run.clock.seconds += 3600
+
+    run.versions.after_page = hours_pass
+    await run(name="acme")
+    assert run.collector.reconciled_at_ms == asked_at_ms < int(run.clock.seconds * 1000)
 
 
 async def test_with_the_registry_away_nothing_is_deleted(ingest: Ingest, run: Run) -> None:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 import sqlalchemy as sa
 
-from lading_server.common.errors import DiskLow
+from lading_server.common.errors import DiskLow, DomainError, StorageFailed
 from lading_server.common.metrics import Metrics
 from lading_server.common.settings import Settings
 from lading_server.ingest.component import run_ingest
@@ -81,9 +81,10 @@ async def test_a_kill_while_a_pack_is_made_leaves_nothing(url: str, tmp_path: Pa
         assert await known(ingest) == set(ingest.storage.packs())
 
 
-async def test_a_pack_that_finds_no_space_leaves_nothing(url: str, tmp_path: Path) -> None:
-    async with opened(url, Interrupted(tmp_path / "data", DiskLow("full"), makes_file=True)) as ingest:
-        with pytest.raises(DiskLow, match="full"):
+@pytest.mark.parametrize("error", [DiskLow("full"), StorageFailed("bad disk")], ids=["full", "bad"])
+async def test_a_pack_that_cannot_be_begun_leaves_nothing(url: str, tmp_path: Path, error: DomainError) -> None:
+    async with opened(url, Interrupted(tmp_path / "data", error, makes_file=True)) as ingest:
+        with pytest.raises(type(error), match=error.message):
             await put_chunks(ingest, [b"content"])
         assert await known(ingest) == set(ingest.storage.packs()) == set()
         await put_chunks(ingest, [b"content"])

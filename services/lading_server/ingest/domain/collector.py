@@ -72,7 +72,9 @@ class Collector:
         async with self._turn:
             return await self._finish_deletions()
 
-    async def collect(self, entity: str, *, dry_run: bool = False) -> CollectionReport:
+    async def collect(
+        self, entity: str, *, dry_run: bool = False, reconciled_at_ms: int | None = None
+    ) -> CollectionReport:
         """Condemn what nothing needs, compact packs with much that is dead, delete what is past its time.
 
         One collection runs at a time, and others wait for it.
@@ -80,6 +82,8 @@ class Collector:
         Args:
             dry_run: Change nothing, and say what a run at this moment would do. What could turn out to be unreadable
                 while it is copied is not known then.
+            reconciled_at_ms: When the pins began to be held against the registry's versions; None for now. What was
+                not past its time then stays, although it is by now: a registry that was put back since may want it.
 
         Raises:
             StorageFailed: The disk refused a write or a deletion. What was done stays done.
@@ -91,7 +95,10 @@ class Collector:
                 return report
             # One moment for all: what is condemned by a run goes before what lies in the trash for longer, never after.
             now_ms = int(self._clock() * 1000)
-            until_ms = now_ms - int(self._settings.trash_seconds * 1000)
+            trash_ms = int(self._settings.trash_seconds * 1000)
+            # Without a trash nothing was promised to whoever puts a database back, and all goes at once.
+            until_ms = now_ms if reconciled_at_ms is None or not trash_ms else min(now_ms, reconciled_at_ms)
+            until_ms -= trash_ms
             await self._condemner.forget_rehearsal()
             if not dry_run:
                 await self._finish_deletions()

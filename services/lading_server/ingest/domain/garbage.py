@@ -103,7 +103,7 @@ class EntityCollector(Protocol):
     async def finish_deletions(self) -> object:
         """Delete what was beyond return when the last run, or the process, ended."""
 
-    async def collect(self, entity: str, *, dry_run: bool) -> CollectionReport:
+    async def collect(self, entity: str, *, dry_run: bool, reconciled_at_ms: int) -> CollectionReport:
         """Condemn what nothing keeps, delete what was long enough in the trash, and compact."""
 
 
@@ -202,6 +202,7 @@ class Garbage:
         await tell(Progress(entity, Step.RECONCILE))
         reconciled = None
         try:
+            began_ms = self._now_ms()
             reconciled = await self._reconciler.reconcile(entity, dry_run=dry_run, release_unknown=release_unknown)
             refused = _refusal(reconciled, dry_run)
             if refused:
@@ -213,7 +214,7 @@ class Garbage:
             return _failed(entity, error, reconciled)
         await tell(Progress(entity, Step.COLLECT))
         try:
-            report = await self._collector.collect(entity, dry_run=dry_run)
+            report = await self._collector.collect(entity, dry_run=dry_run, reconciled_at_ms=began_ms)
         except Exception as error:  # noqa: BLE001 - the same
             return _failed(entity, error, reconciled)
         return EntityOutcome(entity, "", reconciled, report)

@@ -156,13 +156,14 @@ class PackPool:
                 entity=entity,
                 pack=pack,
             )
-        except DiskLow:
+        except (DiskLow, StorageFailed):
+            # Whoever tries again would leave another row each time.
             await self._forget(pack)
             raise
         # There is space again.
         torn, self._torn = self._torn, {}
-        for pack, whole_bytes in torn.items():
-            self._later(self._seal_torn(pack, whole_bytes), f"seal-{pack}")
+        for other, whole_bytes in torn.items():
+            self._later(self._seal_torn(other, whole_bytes), f"seal-{other}")
         return OpenPack(writer, self._committer, self._workers)
 
     async def _keep(self, making: asyncio.Task[OpenPack], entity: str, pack_class: PackClass) -> None:
@@ -215,7 +216,7 @@ class PackPool:
         await self._seal_torn(pack.writer.pack, pack.writer.whole_bytes)
 
     async def _forget(self, pack: UUID) -> None:
-        """Take back a pack that found no space for its first bytes."""
+        """Take back a pack whose first bytes could not be written."""
         try:
             await self._workers.run(self._storage.delete, pack)
             await self._rows.remove(pack)
