@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there as well")
     parser.add_argument("--check", type=Path, help="fail where a ratio is worse than that of the figures in this file")
     options = parser.parse_args()
+    if options.check and not options.check.exists():
+        sys.exit(f"{options.check} is not there: make it with `make bench-peers BENCH='--json {options.check}'`")
     inputs = options.directory.absolute() / "inputs"
     make_workloads(inputs)
     programs = [project()]

@@ -32,7 +32,7 @@ class Contender:
             self._process = subprocess.Popen(
                 [*program.command, str(work)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-                # What OpenBLAS and others are set to for the tests is nothing of a peer's.
+                # Where somebody's own server is, and with which key, is nothing of a contender's.
                 env={name: value for name, value in os.environ.items() if not name.startswith("LADING_")},
             )  # fmt: skip
         self._answer()
