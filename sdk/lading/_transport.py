@@ -206,7 +206,8 @@ _OPTIONS = (
     ("grpc.max_send_message_length", _MESSAGE_BYTES),
     ("grpc.max_receive_message_length", _MESSAGE_BYTES + _RECEIVE_SLACK_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5_000),
+    # How often a server is tried, lading._retry says. This is only how soon a channel finds out that it is back.
+    ("grpc.max_reconnect_backoff_ms", 1_000),
 )
 
 

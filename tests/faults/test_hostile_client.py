@@ -435,15 +435,28 @@ async def test_a_thousand_streams_at_once_are_bounded(server: ServerProcess) -> 
     async with Wire(server.target) as client:
         session = await client.session()
         block = random.Random(13).randbytes(1 << 20)
+        # Who waits holds a stream until all who wait were answered: more than the server has for all.
+        waiting = set(range(1, 1000, 2))
+        all_answered = asyncio.Event()
 
-        async def stream(number: int) -> str:
-            data = number.to_bytes(4, "little") + block
-            call = client.stub.PutChunks()
+        async def begin(number: int, call: Any) -> None:
             try:
                 await call.write(put_start(session))
                 if number % 2:
                     first = await call.read()
                     assert first is grpc.aio.EOF or first.window_bytes > 0
+            finally:
+                waiting.discard(number)
+                if not waiting:
+                    all_answered.set()
+            if number % 2:
+                await all_answered.wait()
+
+        async def stream(number: int) -> str:
+            data = number.to_bytes(4, "little") + block
+            call = client.stub.PutChunks()
+            try:
+                await begin(number, call)
                 await call.write(put_batch([chunk(data)]))
                 await call.done_writing()
                 acknowledged = 0

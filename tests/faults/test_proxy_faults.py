@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,10 +61,13 @@ class Served(NamedTuple):
 
 
 @pytest.fixture
-async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+async def served(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Served]:
     print(f"seed {SEED}")
     clock = FakeClock()
-    async with running_pair(tmp_path / "data", SETTINGS, clock) as run, Link(run.target) as link:
+    settings: Settings = getattr(request, "param", SETTINGS)
+    async with running_pair(tmp_path / "data", settings, clock) as run, Link(run.target) as link:
         for name, value in (("CACHE_DIR", ""), ("URL", link.address), ("ENTITY", "acme"), ("PROJECT", "digits")):
             monkeypatch.setenv(f"LADING_{name}", value)
         yield Served(run, link, clock)
@@ -102,10 +106,8 @@ async def upload(where: Path, link: Link) -> None:
     async with lading.IngestClient(os.environ["LADING_URL"], entity="acme", retry=SOON) as client:
         uploaded = await client.upload_tree(made(where / "in", UPLOADED))
     assert uploaded.transfer.bytes_done == SIZE_BYTES
-    # What is unacknowledged at a fault, on two streams, comes again; what is acknowledged does not. On a narrow link
-    # that all share, a busy machine may let a stream wait for longer than streams do, which is a fault as well.
-    faults = link.faults + bool(link.bytes_per_second)
-    assert SIZE_BYTES <= uploaded.transfer.bytes_sent <= SIZE_BYTES + faults * 2 * SETTINGS.window_bytes
+    # What is unacknowledged at a fault, on two streams, comes again; what is acknowledged does not.
+    assert SIZE_BYTES <= uploaded.transfer.bytes_sent <= SIZE_BYTES + link.faults * 2 * SETTINGS.window_bytes
     async with lading.Client(retry=SOON) as client:
         await client.commit(uploaded.tree.digest, "uploaded", type="dataset")
 
@@ -204,6 +206,8 @@ async def test_a_link_that_dies_without_a_word_is_found_out_and_all_comes_out_ri
     await check_what_is_there(served, tmp_path, ALL)
 
 
+# A stream may pause for long where all share a narrow link on a busy machine, and nobody there is gone.
+@pytest.mark.parametrize("served", [replace(SETTINGS, stream_idle_seconds=60.0)], ids=["patient"], indirect=True)
 @pytest.mark.parametrize(("bytes_per_second", "delay_seconds"), [(2 << 20, 0.0), (0, 0.1)])
 async def test_over_a_narrow_or_a_long_link_all_comes_out_right(
     served: Served, tmp_path: Path, bytes_per_second: int, delay_seconds: float
@@ -219,8 +223,8 @@ async def test_without_a_link_every_call_says_so_in_time_and_goes_on_when_it_is_
 ) -> None:
     await put_before(served, tmp_path)
     source, out = made(tmp_path / "in", others(3)), tmp_path / "out"
-    # A second, and what the last attempt takes.
-    impatient = lading.RetryPolicy(retry_seconds=1.0, first_seconds=0.01, longest_seconds=0.1)
+    # Longer than a channel may wait before it connects again, and what the last attempt takes.
+    impatient = lading.RetryPolicy(retry_seconds=2.0, first_seconds=0.01, longest_seconds=0.1)
     async with lading.Client(retry=impatient) as client:
         version = await client.version("before")
         run = await lading.init(run_id="training", retry=impatient).__aenter__()

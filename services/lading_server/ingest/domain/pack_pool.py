@@ -65,7 +65,9 @@ class OpenPack:
         future = self._committer.submit(self.writer, batch, size_bytes)
         self._outstanding.add(future)
         future.add_done_callback(self._outstanding.discard)
-        return future
+        # Whoever waits may be cancelled, and the unit is still in its group: the pack must not be closed before that
+        # was synced.
+        return asyncio.shield(future)
 
     async def settled(self) -> None:
         """Wait until nothing of this pack waits to be committed, whatever became of it."""
