@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from lading._allocator import keep_freed_memory
 from lading._cache.taking import batches
 from lading._cache.transfer import Transfer
 from lading._download.existing import Candidate, find_candidates, jobs, keep_right_ones
@@ -93,6 +94,7 @@ class _Fetch:
         if not missing:
             return
         todo = self._jobs(missing, await self._limits())
+        keep_freed_memory()
         with one_error():
             async with asyncio.TaskGroup() as group:
                 for lane in range(BULK_LANES):

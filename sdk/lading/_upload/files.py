@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 
+from lading._allocator import keep_freed_memory
 from lading._errors import IntegrityError, one_error
 from lading._limits import Limits
 from lading._local_files import LocalFile
@@ -71,6 +72,7 @@ class BlobUpload:
         jobs = _jobs(UploadingFile(source, number=number) for number, source in enumerate(sources))
         self._uncommitted = count
         self._digests = bytearray(DIGEST_BYTES * count)
+        keep_freed_memory()
         with one_error():
             async with self._group as group:
                 self._flow.start(group)

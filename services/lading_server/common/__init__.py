@@ -23,6 +23,7 @@ Modules:
     drain         a server that is about to stop
     serving       a gRPC server with health, reflection and an orderly end
     streams       deadlines for progress
+    one_ahead     what is read while the one before it is used
     settings      flags, variables, limits
     logs, metrics what operators see
     database      engines and transactions on SQLite and PostgreSQL

@@ -25,6 +25,7 @@ from lading_server.ingest.domain.recipes import (
     REF_BYTES,
     BlobHasher,
     ChunkSpan,
+    HashJob,
     SpanReader,
     check_sizes,
     encode_recipe_record,
@@ -144,14 +145,22 @@ class BlobIntake:
         present = await self._present(pieces)
         located = await self._locate(pieces, present)
         complete: list[_Recipe] = []
+        hashed: list[_Recipe] = []
+        jobs: list[HashJob] = []
         for piece in pieces:
             recipe = self._open or _Recipe(already=piece.blob_digest in present)
             self._open = recipe
-            await self._add(recipe, piece, located)
+            if spans := self._add(recipe, piece, located):
+                hashed.append(recipe)
+                jobs.append(HashJob(recipe.hasher, spans))
             if not piece.more:
                 self._open = None
                 recipe.blob_digest, recipe.size_bytes = piece.blob_digest, piece.size_bytes
                 complete.append(recipe)
+        for number, error in (await self._reader.hash_all(self._entity, jobs, located)).items():
+            if not isinstance(error, CorruptRecord):
+                raise error
+            hashed[number].error = hashed[number].error or error
         return await self._commit(complete)
 
     def finish(self) -> None:
@@ -175,20 +184,24 @@ class BlobIntake:
         known_length = [digest for digest in digests if len(digest) == DIGEST_BYTES]
         return await self._index.chunks.locate(self._entity, known_length) if known_length else {}
 
-    async def _add(self, recipe: _Recipe, piece: RecipePiece, located: dict[bytes, Location]) -> None:
+    def _add(self, recipe: _Recipe, piece: RecipePiece, located: dict[bytes, Location]) -> Sequence[ChunkSpan]:
+        """Note a piece of a recipe, and return the chunks that have to be hashed for it."""
         if recipe.already or recipe.error is not None:
-            return
+            return ()
         try:
             if not piece.more:
                 check_raw_digest(piece.blob_digest)
             if piece.spans:
-                await self._add_spans(recipe, piece.spans, located)
-            elif not piece.more and not recipe.refs and piece.size_bytes:
+                return self._add_spans(recipe, piece.spans, located)
+            if not piece.more and not recipe.refs and piece.size_bytes:
                 _add_single(recipe, piece, located.get(piece.blob_digest))
-        except (SizeMismatch, CorruptRecord, FormatError) as error:
+        except (SizeMismatch, FormatError) as error:
             recipe.error = error
+        return ()
 
-    async def _add_spans(self, recipe: _Recipe, spans: Sequence[ChunkSpan], located: dict[bytes, Location]) -> None:
+    def _add_spans(
+        self, recipe: _Recipe, spans: Sequence[ChunkSpan], located: dict[bytes, Location]
+    ) -> Sequence[ChunkSpan]:
         if recipe.chunk_count + len(spans) > self._max_chunks:
             raise TooManyItems(
                 f"a recipe may have {self._max_chunks} chunks; cut the file into larger ones",
@@ -199,8 +212,7 @@ class BlobIntake:
         recipe.refs += pack_refs(spans)
         recipe.missing += [span.digest for span in spans if span.digest not in located][: MAX_MISSING_NAMED + 1]
         recipe.packs.update(located[span.digest].pack for span in spans if span.digest in located)
-        if not recipe.missing:
-            await self._reader.hash_into(self._entity, recipe.hasher, spans, located)
+        return () if recipe.missing else spans
 
     async def _commit(self, complete: list[_Recipe]) -> list[BlobResult]:
         results: dict[int, BlobResult] = {}

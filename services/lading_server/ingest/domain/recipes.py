@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lading_format.digest import new_hasher
+from lading_format.errors import ReasonedError
 from lading_server.common.errors import CorruptRecord, SizeMismatch
-from lading_server.ingest.domain.records import RecordReader
+from lading_server.common.one_ahead import one_ahead
+from lading_server.ingest.domain.records import Found, RecordReader
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import REFS_PER_PART, unpack_refs
 from lading_server.ingest.packs.writer import Location
 
 # A packed reference: a digest and a size.
 REF_BYTES = 36
-# Read and hashed in one thread job: bounds the memory of a verification.
-_HASH_RUN_BYTES = 8 << 20
+# Read in one thread job, and hashed in another while the next is read: bounds the memory of a verification.
+_HASH_RUN_BYTES = 4 << 20
 _RECORD_HEAD = struct.Struct("<32sQQI")
 
 
@@ -108,10 +110,34 @@ class SpanReader:
         self, entity: str, hasher: BlobHasher, spans: Sequence[ChunkSpan], located: Mapping[bytes, Location]
     ) -> None:
         """Read the chunks in order and hash them. Raises CorruptRecord, StorageFailed, also where one has no place."""
-        for run in _runs(spans):
-            digests = [span.digest for span in run]
-            found = await self._records.read(entity, set(digests), located)
-            await self._workers.run(_hash_all, hasher, found.all_or_raise(digests))
+        for error in (await self.hash_all(entity, [HashJob(hasher, spans)], located)).values():
+            raise error
+
+    async def hash_all(
+        self, entity: str, jobs: Sequence[HashJob], located: Mapping[bytes, Location]
+    ) -> dict[int, ReasonedError]:
+        """Read the chunks of each job and hash them, in order. What is small is read together.
+
+        Returns:
+            Those jobs of which a chunk cannot be read or has no place, by their numbers, with CorruptRecord or
+            StorageFailed. Their hashers have seen a part.
+        """
+        errors: dict[int, ReasonedError] = {}
+        async for run, found in one_ahead(self._read(entity, jobs, located, errors)):
+            await self._workers.run(_hash_run, jobs, run, found, errors)
+        return errors
+
+    async def _read(
+        self,
+        entity: str,
+        jobs: Sequence[HashJob],
+        located: Mapping[bytes, Location],
+        errors: Mapping[int, ReasonedError],
+    ) -> AsyncGenerator[tuple[_Run, Found], None]:
+        for run in _runs(jobs):
+            digests = {span.digest for number, spans in run if number not in errors for span in spans}
+            if digests:
+                yield run, await self._records.read(entity, digests, located)
 
 
 class BlobHasher:
@@ -134,19 +160,40 @@ class BlobHasher:
         return self._hasher.digest()
 
 
-def _hash_all(hasher: BlobHasher, payloads: Sequence[memoryview]) -> None:
-    for payload in payloads:
-        hasher.update(payload)
+class HashJob(NamedTuple):
+    """Chunks that a hash is to see next, in order."""
+
+    hasher: BlobHasher
+    spans: Sequence[ChunkSpan]
 
 
-def _runs(spans: Sequence[ChunkSpan]) -> Iterator[list[ChunkSpan]]:
-    run: list[ChunkSpan] = []
+# The chunks of each job, by its number, that are read together.
+_Run = list[tuple[int, list[ChunkSpan]]]
+
+
+def _hash_run(jobs: Sequence[HashJob], run: _Run, found: Found, errors: dict[int, ReasonedError]) -> None:
+    for number, spans in run:
+        if number in errors:
+            continue
+        for digest, _ in spans:
+            if digest in found.errors:
+                errors[number] = found.errors[digest]
+                break
+            jobs[number].hasher.update(found.payloads[digest])
+
+
+def _runs(jobs: Sequence[HashJob]) -> Iterator[_Run]:
+    run: _Run = []
     run_bytes = 0
-    for span in spans:
-        run.append(span)
-        run_bytes += span.size_bytes
-        if run_bytes >= _HASH_RUN_BYTES:
-            yield run
-            run, run_bytes = [], 0
-    if run:
+    for number, job in enumerate(jobs):
+        spans: list[ChunkSpan] = []
+        run.append((number, spans))
+        for span in job.spans:
+            if run_bytes >= _HASH_RUN_BYTES:
+                yield run
+                spans = []
+                run, run_bytes = [(number, spans)], 0
+            spans.append(span)
+            run_bytes += span.size_bytes
+    if run_bytes:
         yield run

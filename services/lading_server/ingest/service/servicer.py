@@ -14,6 +14,7 @@ from lading_proto.ingest.v1 import capabilities_pb2, chunks_pb2, files_pb2, inge
 from lading_server.common.callers import current_principal
 from lading_server.common.drain import Drain
 from lading_server.common.errors import Draining, IsReference, OutOfSequence
+from lading_server.common.one_ahead import one_ahead
 from lading_server.common.settings import limits
 from lading_server.common.streams import progress, write_with_deadline
 from lading_server.ingest.domain.chunks import Acknowledgement, IncomingChunk
@@ -22,7 +23,6 @@ from lading_server.ingest.domain.ingest import Ingest
 from lading_server.ingest.domain.uploads import FileUpload, upload_status
 from lading_server.ingest.service import convert
 from lading_server.ingest.service.bulk_wire import LargeBatch
-from lading_server.ingest.service.flow import one_ahead
 from lading_server.ingest.service.put_chunks import PutChunksStream
 
 # What a page of entries may take, so that with its own framing it stays within a message of 4 MiB.
