@@ -32,6 +32,7 @@ from tests.support.index import (
     set_state,
     store_chunks,
 )
+from tests.support.statements import noted_statements
 
 SMALL = b"a file of one chunk"
 LARGE = (b"a file of " * 10, b"two chunks" * 10)
@@ -296,14 +297,8 @@ async def test_ten_thousand_files_cost_few_statements(index: ContentIndex) -> No
         required_packs={pack},
     )
     assert await index.recorder.record([batch], {}) == [None]
-    statements: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
-        statements.append(statement)
-
-    for engine in {index.database._writer.sync_engine, index.database._reader.sync_engine}:
-        sa.event.listen(engine, "before_cursor_execute", note)
-    assert (await index.pins.acquire("acme", VERSION, tree, DigestSet(digests))).is_held
+    with noted_statements(index.database) as statements:
+        assert (await index.pins.acquire("acme", VERSION, tree, DigestSet(digests))).is_held
     assert 0 < len(statements) < 40
     assert set((await generations(index, blobs)).values()) == {1}
 

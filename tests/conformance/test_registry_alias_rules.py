@@ -42,6 +42,7 @@ from tests.support.registry import (
     rows,
     until,
 )
+from tests.support.statements import noted_statements
 
 ADMIN = Caller("acme", "ada", "10.0.0.1", Role.ADMIN)
 MEMBER = Caller("acme", "max", "10.0.0.2", Role.MEMBER)
@@ -442,28 +443,25 @@ async def test_one_refused_alias_undoes_the_whole_call(registry: Registry) -> No
 
 
 async def test_without_rules_no_statement_is_about_them(registry: Registry) -> None:
-    engine = registry.store.database._writer.sync_engine
-    statements: list[str] = []
+    with noted_statements(registry.store.database) as statements:
 
-    def note(_conn: object, _cursor: object, statement: str, *_rest: object) -> None:
-        if "alias_rules" in statement:
-            statements.append(statement)
+        def about_rules() -> list[str]:
+            found = [one.text for one in statements if "alias_rules" in one.text]
+            statements.clear()
+            return found
 
-    sa.event.listen(engine, "before_cursor_execute", note)
-    try:
         await set_alias(registry, MEMBER, "vision/digits:v0", "production")
         await rules_of(registry).set(ADMIN, PROTECTED._replace(alias="other"))
-        statements.clear()
+        assert about_rules()
         await set_alias(registry, MEMBER, "vision/digits:v1", "production")
-        assert len(statements) == 1
+        assert len(about_rules()) == 1
         await rules_of(registry).delete(ADMIN, "vision", "digits", "other")
         statements.clear()
         await set_alias(registry, MEMBER, "vision/digits:v0", "production")
         await tag(registry, "vision/digits:v0", add=["a"])
         await tag(registry, "vision/digits:v0", remove=["a"])
-        assert statements == []
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", note)
+        assert statements
+        assert about_rules() == []
 
 
 async def test_an_alias_that_waits_for_the_first_rule_is_held_against_it(registry: Registry) -> None:

@@ -23,6 +23,7 @@ from lading_server.registry.domain.registry import Registry
 from lading_server.registry.store.schema import run_inputs, run_outputs, runs, versions
 from tests.support.index import DATABASES, FakeClock
 from tests.support.registry_rows import ACME, MODELS, Made, delete, log, new_run, new_version, opened_registry, use
+from tests.support.statements import noted_statements
 
 UP, DOWN, BOTH = Direction.UPSTREAM, Direction.DOWNSTREAM, Direction.BOTH
 
@@ -377,10 +378,8 @@ async def test_a_graph_costs_as_many_queries_whatever_its_width(registry: Regist
             await use(registry, run, before[0])
             await use(registry, run, chooser.choice(before))
             await log(registry, run, version)
-    asked: list[str] = []
-    engine = registry.store.database._reader.sync_engine
-    sa.event.listen(engine, "before_cursor_execute", lambda *event: asked.append(event[2]))
-    graph = await ask(registry, layers[0][0], DOWN)
+    with noted_statements(registry.store.database) as asked:
+        graph = await ask(registry, layers[0][0], DOWN)
     assert len(graph.runs) >= (2 if width == 1 else width)
     # The version, its links; two levels of runs, versions, links; the end of the second; nodes and edges.
-    assert len([text for text in asked if text.startswith(("SELECT", "WITH"))]) == 2 + 2 * 3 + 1 + 4
+    assert len([one for one in asked if one.text.startswith(("SELECT", "WITH"))]) == 2 + 2 * 3 + 1 + 4

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
 from lading_format.digest import blake3_digest
 from lading_server.common.errors import BlobNotFound, SessionExpired, TreeNotFound
 from lading_server.ingest.domain.ingest import Ingest
 from tests.support.content import opened_ingest, put_tree
 from tests.support.index import DATABASES, new_digests
+from tests.support.statements import noted_statements
 
 OURS, THEIRS = "rival", "acme"
 
@@ -34,19 +34,10 @@ async def ingest(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 def statements(ingest: Ingest) -> Iterator[list[tuple[str, int]]]:
     """Note every statement, and the bytes of its values."""
     seen: list[tuple[str, int]] = []
-
-    def note(_: Any, __: Any, statement: str, parameters: Any, *rest: Any) -> None:
-        # Names of made-up parameters count up.
-        seen.append((re.sub(r"\s+", " ", statement), _size(parameters)))
-
-    engines = {ingest.index.database._writer.sync_engine, ingest.index.database._reader.sync_engine}
-    for engine in engines:
-        sa.event.listen(engine, "before_cursor_execute", note)
-    try:
+    with noted_statements(ingest.index.database) as noted:
         yield seen
-    finally:
-        for engine in engines:
-            sa.event.remove(engine, "before_cursor_execute", note)
+        # Names of made-up parameters count up.
+        seen += [(re.sub(r"\s+", " ", one.text), _size(one.values)) for one in noted]
 
 
 def _size(parameters: Any) -> int:

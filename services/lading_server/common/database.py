@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from lading_server.common.errors import DiskLow
 from lading_server.common.sqlite_connection import SqliteConnection
+from lading_server.common.sqlite_transactions import CannotConnect, SqliteTransactions
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -42,8 +43,6 @@ _BUSY_MILLISECONDS = 5_000
 _READERS = 4
 # Far below PostgreSQL's default of 100 connections, so that several replicas of both services fit.
 _POSTGRES_CONNECTIONS = 12
-# An execution option of ours: the connection is for one query.
-_ONE_QUERY = "lading_one_query"
 # The same number in every process that migrates: two replicas that start together go one after the other.
 _MIGRATION_LOCK = 0x4C61_6469_6E67
 # serialization_failure and deadlock_detected: PostgreSQL asks for the whole transaction to be run again.
@@ -71,14 +70,21 @@ class Database:
     Guarantee: a write that returned is durable; one that raised left nothing.
     """
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine, name: str) -> None:
-        """`name` is how messages call the database; without its password. Use `open_database`."""
+    def __init__(
+        self, writer: AsyncEngine, reader: AsyncEngine, name: str, sqlite: SqliteTransactions | None = None
+    ) -> None:
+        """Use `open_database`.
+
+        Args:
+            name: How messages call the database; without its password.
+            sqlite: What begins and ends transactions there, over both engines.
+        """
         self._writer = writer
         self._reader = reader
-        self._for_one_query = reader.sync_engine.execution_options(**{_ONE_QUERY: True})
+        self._sqlite = sqlite
         self._name = name
         # SQLite has one writer. A lock is fair and waits as long as it takes; a pool would give up after a while.
-        self._turn: asyncio.Lock | nullcontext[None] = asyncio.Lock() if self.dialect == "sqlite" else nullcontext()
+        self._turn: asyncio.Lock | nullcontext[None] = asyncio.Lock() if sqlite is not None else nullcontext()
 
     @property
     def dialect(self) -> str:
@@ -108,7 +114,8 @@ class Database:
         """
         async with self._turn:
             try:
-                async with self._transaction(self._writer) as connection:
+                begun = self._sqlite.writing() if self._sqlite is not None else self._writer.begin()
+                async with self._transaction(begun) as connection:
                     yield connection
             except DBAPIError as error:
                 if not is_disk_full(error):
@@ -125,15 +132,24 @@ class Database:
         Raises:
             DatabaseUnavailable: No transaction could be begun.
         """
-        async with self._transaction(self._reader) as connection:
+        begun = self._sqlite.reading() if self._sqlite is not None else self._reader.begin()
+        async with self._transaction(begun) as connection:
             yield connection
 
     async def fetch(self, query: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         """Return the rows of one query: what `read` does for several, at a fraction of the cost.
 
+        Args:
+            query: Made once and kept: on SQLite its text is remembered for as long as it lives.
+
         Raises:
             DatabaseUnavailable: There is no connection to be had.
         """
+        if self._sqlite is not None:
+            try:
+                return await self._sqlite.fetch(query, parameters)
+            except CannotConnect as error:
+                raise self._unavailable(error.__cause__ or error) from error
         return await greenlet_spawn(self._fetch, query, parameters)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -141,31 +157,36 @@ class Database:
         return insert_into(self.dialect, table)
 
     async def close(self) -> None:
-        """Close every connection. Readers go first: whoever closes last checkpoints, and that must be the writer."""
-        if self._reader is not self._writer:
-            await self._reader.dispose()
-        await self._writer.dispose()
+        """Close every connection."""
+        if self._sqlite is not None:
+            await self._sqlite.close()
+        else:
+            await self._writer.dispose()
 
     def _fetch(self, query: sa.Executable, parameters: Mapping[str, Any]) -> Sequence[Any]:
         # One query sees one moment, with a transaction around it or without.
         try:
-            connection = self._for_one_query.connect()
+            connection = self._reader.sync_engine.connect()
         except _CONNECT_ERRORS as error:
-            raise DatabaseUnavailable(_explain(self.dialect, self._name, error)) from error
+            raise self._unavailable(error) from error
         with connection:
             return connection.execute(query, parameters).all()
 
     @asynccontextmanager
-    async def _transaction(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _transaction(self, begun: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
         async with AsyncExitStack() as stack:
             try:
-                connection = await stack.enter_async_context(engine.connect())
-                await stack.enter_async_context(connection.begin())
+                connection = await stack.enter_async_context(begun)
             except _CONNECT_ERRORS as error:
                 if isinstance(error, DBAPIError) and is_disk_full(error):
                     raise
-                raise DatabaseUnavailable(_explain(self.dialect, self._name, error)) from error
+                raise self._unavailable(error) from error
+            except CannotConnect as error:
+                raise self._unavailable(error.__cause__ or error) from error
             yield connection
+
+    def _unavailable(self, error: BaseException) -> DatabaseUnavailable:
+        return DatabaseUnavailable(_explain(self.dialect, self._name, error))
 
 
 def open_database(url: str) -> Database:
@@ -263,16 +284,13 @@ def _open_sqlite(url: URL) -> Database:
     )
     reader = create_async_engine(
         url,
-        async_creator=partial(SqliteConnection.open, f"file:{quote(path)}?mode=ro", uri=True),
+        async_creator=partial(_connect_sqlite_reader, path),
         pool_size=_READERS,
         max_overflow=0,
         hide_parameters=True,
     )
     sa.event.listen(writer.sync_engine, "connect", _prepare_sqlite_writer)
-    sa.event.listen(writer.sync_engine, "begin", _begin_immediate)
-    sa.event.listen(reader.sync_engine, "connect", _prepare_sqlite_reader)
-    sa.event.listen(reader.sync_engine, "begin", _begin_reading)
-    return Database(writer, reader, f"database {path}")
+    return Database(writer, reader, f"database {path}", SqliteTransactions(writer, reader, _READERS))
 
 
 def _open_postgres(url: URL) -> Database:
@@ -304,8 +322,16 @@ def _prepare_sqlite_writer(connection: Any, _record: object) -> None:
         raise sqlite3.OperationalError("its file system does not support write-ahead logging; choose a local one")
 
 
-def _prepare_sqlite_reader(connection: Any, _record: object) -> None:
-    _set_pragmas(connection, f"busy_timeout = {_BUSY_MILLISECONDS}", "query_only = ON", "wal_autocheckpoint = 0")
+async def _connect_sqlite_reader(path: str) -> SqliteConnection:
+    """Connect to a database that there is, to read. Raises sqlite3.Error."""
+    connection = await SqliteConnection.open(f"file:{quote(path)}?mode=ro", uri=True)
+    try:
+        for pragma in (f"busy_timeout = {_BUSY_MILLISECONDS}", "query_only = ON", "wal_autocheckpoint = 0"):
+            await connection.rows(f"PRAGMA {pragma}", ())
+    except BaseException:
+        await connection.close()
+        raise
+    return connection
 
 
 def _set_pragmas(connection: Any, *pragmas: str) -> object:
@@ -321,18 +347,6 @@ def _set_pragmas(connection: Any, *pragmas: str) -> object:
         raise
     cursor.close()
     return answer
-
-
-def _begin_immediate(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes later could fail half-way when another process wrote in between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin_reading(connection: sa.Connection) -> None:
-    if connection.get_execution_options().get(_ONE_QUERY):
-        return
-    driver: Any = connection.connection.driver_connection
-    driver.begin_reading()
 
 
 def _explain(dialect: str, name: str, error: BaseException) -> str:

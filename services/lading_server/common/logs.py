@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 # Where a call's fields hang on a log record.
 FIELDS = "lading_fields"
 
+# Made once: json.dumps makes one at each line.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line: time, level, logger, message, and the fields of the record."""
@@ -25,7 +28,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return _ENCODER.encode(line)
 
 
 class TextFormatter(logging.Formatter):

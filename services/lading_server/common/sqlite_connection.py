@@ -1,7 +1,8 @@
-"""SQLite for asyncio, with one visit to the connection's thread for each statement. Knows no SQL but BEGIN.
+"""SQLite for asyncio, with one visit to the connection's thread for each statement, or less. Knows no SQL but BEGIN.
 
 A visit costs two switches of threads, which is several times what a query of one row takes. aiosqlite makes one each
-for the cursor, the statement, its rows and the cursor's end, and more around a transaction: nine for a resolve.
+for the cursor, the statement, its rows and the cursor's end, and more around a transaction: nine for a resolve. A
+statement whose outcome nobody asks for needs no visit of its own: it goes with the next one, or with the commit.
 
 What SQLAlchemy asks of an aiosqlite connection and its cursors is what these have: see `async_creator` of
 `create_async_engine`.
@@ -14,6 +15,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from contextlib import closing
 from queue import SimpleQueue
 from typing import Any, Self
 
@@ -21,6 +23,7 @@ from typing import Any, Self
 _ROWS_AT_ONCE = 256
 
 _Work = tuple["asyncio.Future[Any] | None", Callable[[], Any]]
+_Step = Callable[[sqlite3.Connection], Any]
 
 
 class SqliteConnection:
@@ -35,6 +38,10 @@ class SqliteConnection:
         threading.Thread(target=_serve, args=(self._queue,), name="sqlite", daemon=True).start()
         self._begin = ""
         self._is_reading = False
+        # Told before the thread is: whoever is cancelled meanwhile does not know what it came to.
+        self._is_writing = False
+        # What the next visit does first.
+        self._standing_out: list[_Step] = []
 
     @classmethod
     async def open(cls, database: str, *, uri: bool = False) -> Self:
@@ -55,6 +62,28 @@ class SqliteConnection:
         """Have the next statement begin a transaction that only reads. Its end is not waited for."""
         self._begin = "BEGIN"
 
+    async def begin_writing(self) -> None:
+        """Begin a transaction that writes. Nobody else can begin one until it has ended."""
+        self._is_writing = True
+        # A transaction that reads first and writes later could fail half-way when another process wrote in between.
+        await self.visit(self.beginning(lambda connection: _run(connection, "BEGIN IMMEDIATE", ())))
+
+    async def rows(self, sql: str, parameters: Sequence[Any]) -> list[Any]:
+        """Return all rows of a statement, which are few."""
+        rows: list[Any] = await self.visit(self.beginning(lambda connection: _all_rows(connection, sql, parameters)))
+        return rows
+
+    async def run(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Run a statement that returns no rows, and return how many it changed."""
+        return int(await self.visit(self.beginning(lambda connection: _run(connection, sql, parameters))))
+
+    def run_later(self, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Have a statement run with each of these parameters, before whatever is asked for next.
+
+        Its error is raised by that, a commit too. Where a rollback comes first, it is never run.
+        """
+        self._standing_out.append(lambda connection: _run_many(connection, sql, parameters))
+
     def cursor(self) -> SqliteCursor:
         """Return a cursor, which may be awaited or entered."""
         return SqliteCursor(self)
@@ -62,12 +91,22 @@ class SqliteConnection:
     async def commit(self) -> None:
         """Commit the transaction, if there is one."""
         if not self._ended_reading():
-            await self.visit(self._alive().commit)
+            await self.visit(self.beginning(lambda connection: connection.commit()))
+            self._is_writing = False
 
     async def rollback(self) -> None:
         """Undo the transaction, if there is one."""
-        if not self._ended_reading() and self._alive().in_transaction:
-            await self.visit(self._alive().rollback)
+        self.undo()
+
+    def undo(self) -> None:
+        """Have the transaction undone, if there is one. What is asked for next comes after that."""
+        self._standing_out.clear()
+        connection = self._connection
+        if connection is None or self._ended_reading():
+            return
+        if self._is_writing or connection.in_transaction:
+            self._queue.put((None, connection.rollback))
+            self._is_writing = False
 
     async def create_function(self, *args: Any, **kwargs: Any) -> None:
         """See sqlite3.Connection."""
@@ -96,19 +135,23 @@ class SqliteConnection:
         self._queue.put((future, function))
         return await future
 
-    def beginning(self, function: Callable[[sqlite3.Connection], Any]) -> Callable[[], Any]:
-        """Return what does this in the thread, after the BEGIN that stands out, if one does."""
+    def beginning(self, function: _Step) -> Callable[[], Any]:
+        """Return what does this in the thread, after the BEGIN and the statements that stand out."""
         connection = self._alive()
         begin, self._begin = self._begin, ""
-        if not begin:
+        if begin:
+            self._is_reading = True
+            self._standing_out.insert(0, lambda connection: _run(connection, begin, ()))
+        if not self._standing_out:
             return lambda: function(connection)
-        self._is_reading = True
+        steps, self._standing_out = self._standing_out, []
 
-        def begun() -> Any:
-            connection.execute(begin)
+        def all_steps() -> Any:
+            for step in steps:
+                step(connection)
             return function(connection)
 
-        return begun
+        return all_steps
 
     def _ended_reading(self) -> bool:
         """End a transaction that only reads, if this is one."""
@@ -221,6 +264,25 @@ class SqliteCursor:
             self._open = None
         else:
             self._open = cursor
+
+
+# A statement that was not ended would keep the file open after the connection is closed, for as long as there is a
+# cursor of it: in the traceback of an error, too.
+
+
+def _all_rows(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    with closing(connection.cursor()) as cursor:
+        return cursor.execute(sql, parameters).fetchall()
+
+
+def _run(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> int:
+    with closing(connection.cursor()) as cursor:
+        return cursor.execute(sql, parameters).rowcount
+
+
+def _run_many(connection: sqlite3.Connection, sql: str, parameters: Sequence[Sequence[Any]]) -> None:
+    with closing(connection.cursor()) as cursor:
+        cursor.executemany(sql, parameters)
 
 
 def _serve(queue: SimpleQueue[_Work | None]) -> None:

@@ -21,6 +21,8 @@ from lading_server.ingest.index.store import ContentIndex
 DEFAULT_PAGE_SIZE = 1000
 # Pages of a tree that are read at once: 4 MiB at most.
 _PAGES = 16
+# Pages so short are read in the time that it takes to ask a thread for it: about a hundred files.
+_FEW_BYTES = 8192
 # The digests of a tree's files take 32 bytes each while its pin is acquired. Trees with more files than this, 3 MB, go
 # one at a time, so that the memory is bounded by the largest tree (64 MB at the default limit) and not by the callers.
 _LARGE_FILES = 100_000
@@ -105,7 +107,10 @@ class Pins:
                     digests="",
                 )
             payloads = (await self._records.read(entity, set(pages), places)).all_or_raise(pages)
-            await self._workers.run(_add_blobs, payloads, digests)
+            if sum(map(len, payloads)) <= _FEW_BYTES:
+                _add_blobs(payloads, digests)
+            else:
+                await self._workers.run(_add_blobs, payloads, digests)
         return digests
 
     async def _page_digests(self, entity: str, tree_digest: bytes) -> AsyncIterator[list[bytes]]:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lading_server.common.direct import rows_of
 from lading_server.common.errors import MissingBlobs
 from lading_server.ingest.index.digests import DigestSet
 from lading_server.ingest.index.rows import REF_BYTES
@@ -78,7 +79,7 @@ class TreeHoldings:
         await search.run(self._of_pages, {"tree": tree_digest}, "a page of the tree")
         for batch in blobs_.batches(BATCH):
             wanted = self._wanted.of(batch)
-            of_blobs = (await connection.execute(self._of_blobs, {"entity": entity_id, **wanted})).all()
+            of_blobs = await rows_of(connection, self._of_blobs, {"entity": entity_id, **wanted})
             search.add({pack for pack, has_recipe in of_blobs if not has_recipe}, "a chunk")
             if any(has_recipe for _, has_recipe in of_blobs):
                 await self._add_recipes(search, connection, {"entity": entity_id, **wanted})
@@ -107,7 +108,8 @@ class _Search:
 
     async def run(self, query: sa.Select[Any], parameters: dict[str, Any], what: str) -> None:
         """Add what a query finds. Raises MissingBlobs where it finds that something is in no pack."""
-        self.add(set((await self._connection.scalars(query, {**self._parameters, **parameters})).all()), what)
+        rows = await rows_of(self._connection, query, {**self._parameters, **parameters})
+        self.add({row.pack_id for row in rows}, what)
 
     def add(self, packs: set[bytes], what: str) -> None:
         """Add packs. Raises MissingBlobs where something is in none."""

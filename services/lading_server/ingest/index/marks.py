@@ -89,9 +89,10 @@ class MarkIndex:
 
     async def kept_trees(self, entity_id: int, digests: Collection[bytes], now_ms: int) -> set[bytes]:
         """Return which of the trees a pin holds, or a session that has not lapsed."""
-        wanted = {"entity": entity_id, "now_ms": now_ms, **self._queries.wanted.of(digests)}
+        wanted = {"entity": entity_id, **self._queries.wanted.of(digests)}
         kept = {row[0] for row in await self._database.fetch(self._queries.pinned, wanted)}
-        return kept | {row[0] for row in await self._database.fetch(self._queries.leased_trees, wanted)}
+        leased = await self._database.fetch(self._queries.leased_trees, {**wanted, "now_ms": now_ms})
+        return kept | {row[0] for row in leased}
 
     async def pages(self, entity_id: int, after: bytes, limit: int) -> list[bytes]:
         """Return the digests of up to `limit` pages of trees that are not condemned, in order, of those after one."""

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database
+from lading_server.common.direct import leave, rows_of
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.rows import OpenPack, PacksGone
 from lading_server.ingest.index.schema import ID_BYTES, PackState, entities, packs
@@ -35,9 +36,9 @@ async def refer_to(connection: AsyncConnection, dialect: str, wanted: Collection
     if not wanted:
         return set()
     parameter, lock, count = _referring(dialect)
-    live = set((await connection.scalars(lock, parameter.of(wanted))).all())
+    live = {row.id for row in await rows_of(connection, lock, parameter.of(wanted))}
     if live:
-        await connection.execute(count, parameter.of(live))
+        await leave(connection, count, [parameter.of(live)])
     return live
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database, is_conflict
+from lading_server.common.direct import count_of, leave, rows_of
 from lading_server.common.errors import ContentMoved, MissingBlobs, TreeNotFound
 from lading_server.ingest.index.digests import DigestSet
 from lading_server.ingest.index.entities import Entities
@@ -78,19 +79,8 @@ class PinIndex:
             raise _no_tree(tree_digest)
         lost: Exception | None = None
         for _ in range(_RETRIES):
-            # Found before the transaction, because packs are locked before blobs. It looks again.
-            async with self._database.read() as connection:
-                try:
-                    holders = await self._statements.holdings.packs(connection, entity_id, tree_digest, blobs_)
-                except MissingBlobs:
-                    # It cannot tell whose chunk it was. Where that is known to be lost, the blob says it.
-                    await self._refuse_missing(connection, entity_id, blobs_)
-                    raise
             try:
-                async with self._database.write() as connection:
-                    now_ms = int(self._clock() * 1000)
-                    acquisition = _Acquisition(connection, self._statements, entity_id, tree_digest, blobs_)
-                    return await acquisition.run(version_uid, holders, now_ms, over_tombstone=over_tombstone)
+                return await self._try(entity_id, version_uid, tree_digest, blobs_, over_tombstone)
             except LostRace as error:
                 lost = error
             except DBAPIError as error:
@@ -98,6 +88,33 @@ class PinIndex:
                     raise
                 lost = error
         raise ContentMoved("the tree's content is being moved at this moment; repeat the call") from lost
+
+    async def _try(
+        self, entity_id: int, version_uid: bytes, tree_digest: bytes, blobs_: DigestSet, over_tombstone: bool
+    ) -> PinRow:
+        # Where others write meanwhile, packs are looked for before the transaction, because they are locked before
+        # blobs, and once more at its end. On SQLite nobody does, so they are looked for once.
+        is_alone = self._database.dialect == "sqlite"
+        holders: set[bytes] = set()
+        if not is_alone:
+            async with self._database.read() as connection:
+                holders = await self._holders(connection, entity_id, tree_digest, blobs_)
+        async with self._database.write() as connection:
+            if is_alone:
+                holders = await self._holders(connection, entity_id, tree_digest, blobs_)
+            now_ms = int(self._clock() * 1000)
+            acquisition = _Acquisition(connection, self._statements, entity_id, tree_digest, blobs_, is_alone=is_alone)
+            return await acquisition.run(version_uid, holders, now_ms, over_tombstone=over_tombstone)
+
+    async def _holders(
+        self, connection: AsyncConnection, entity_id: int, tree_digest: bytes, blobs_: DigestSet
+    ) -> set[bytes]:
+        try:
+            return await self._statements.holdings.packs(connection, entity_id, tree_digest, blobs_)
+        except MissingBlobs:
+            # It cannot tell whose chunk it was. Where that is known to be lost, the blob says it.
+            await self._refuse_missing(connection, entity_id, blobs_)
+            raise
 
     async def release(self, entity: str, version_uid: bytes) -> None:
         """Take a promise back, for ever. One that never was gets a tombstone all the same."""
@@ -146,7 +163,7 @@ class PinIndex:
         missing: list[bytes] = []
         for batch in blobs_.batches(BATCH):
             wanted = {"entity": entity_id, **self._statements.blobs.of(batch)}
-            live = set((await connection.scalars(self._statements.live_blobs, wanted)).all())
+            live = {row.digest for row in await rows_of(connection, self._statements.live_blobs, wanted)}
             missing += [digest for digest in batch if digest not in live]
             if len(missing) >= _NAMED:
                 break
@@ -231,13 +248,16 @@ class _Acquisition:
         entity_id: int,
         tree_digest: bytes,
         blobs_: DigestSet,
+        *,
+        is_alone: bool,
     ) -> None:
-        """`blobs_`: every blob of the tree."""
+        """`blobs_`: every blob of the tree. `is_alone`: whether nobody else can write before this is committed."""
         self._connection = connection
         self._statements = statements
         self._entity_id = entity_id
         self._tree_digest = tree_digest
         self._blobs = blobs_
+        self._is_alone = is_alone
 
     async def run(
         self, version_uid: bytes, holders: set[bytes], now_ms: int, *, over_tombstone: bool = False
@@ -245,7 +265,7 @@ class _Acquisition:
         """Make the pin.
 
         Args:
-            holders: The packs that held the content a moment ago.
+            holders: The packs that held the content a moment ago; those that hold it, where nobody else can write.
             over_tombstone: Make it although it was released.
 
         Raises:
@@ -256,7 +276,7 @@ class _Acquisition:
         if old is not None and (old.is_held or not over_tombstone):
             return old
         if old is not None:
-            await self._connection.execute(self._statements.take_back, self._pin(version_uid, now_ms))
+            await leave(self._connection, self._statements.take_back, [self._pin(version_uid, now_ms)])
         live = await refer_to(self._connection, self._statements.dialect, holders)
         if live != holders:
             await self._refuse_dead(live)
@@ -266,7 +286,7 @@ class _Acquisition:
         # From here on nothing of it can move: a chunk leaves its pack only when that is not live, or by a compaction
         # that locks the pack, and a recipe changes only together with its blob's row. So what is found now is what the
         # pin holds.
-        if not await self._holders() <= live:
+        if not self._is_alone and not await self._holders() <= live:
             raise LostRace
         return PinRow(version_uid, self._tree_digest, True)
 
@@ -276,10 +296,10 @@ class _Acquisition:
     async def _insert(self, version_uid: bytes, now_ms: int) -> PinRow | None:
         """Write the pin; return the row that was there before, if one was. Waits for another call for the version."""
         pin = self._pin(version_uid, now_ms)
-        if (await self._connection.execute(self._statements.insert, pin)).rowcount == 1:
+        if await count_of(self._connection, self._statements.insert, pin) == 1:
             return None
         name = {"entity": self._entity_id, "version": version_uid}
-        old = _pin(version_uid, (await self._connection.execute(self._statements.find, name)).all())
+        old = _pin(version_uid, await rows_of(self._connection, self._statements.find, name))
         if old is None:
             raise AssertionError("a pin was in the way and is not there: pins are never deleted")
         return old
@@ -291,22 +311,22 @@ class _Acquisition:
         """Raise MissingBlobs where content still lies in packs that are not live, or LostRace where it was moved."""
         others = await self._holders() - live
         wanted = self._statements.packs.of(others)
-        if others.difference((await self._connection.scalars(self._statements.live_packs, wanted)).all()):
+        if others.difference(row.id for row in await rows_of(self._connection, self._statements.live_packs, wanted)):
             raise MissingBlobs("content of the tree was collected; upload it again, then commit again", digests="")
         raise LostRace
 
     async def _refer_to_blobs(self, digests: Sequence[bytes]) -> None:
         """Count one more reference to each blob. Raises MissingBlobs unless all of them are live."""
         wanted = {"entity": self._entity_id, **self._statements.blobs.of(digests)}
-        live = set((await self._connection.scalars(self._statements.lock_blobs, wanted)).all())
+        live = {row.digest for row in await rows_of(self._connection, self._statements.lock_blobs, wanted)}
         missing = [digest for digest in digests if digest not in live]
         if missing:
             raise _missing(missing)
-        await self._connection.execute(self._statements.refer_to_blobs, wanted)
+        await leave(self._connection, self._statements.refer_to_blobs, [wanted])
 
     async def _refer_to_tree(self) -> None:
         name = {"entity": self._entity_id, "tree": self._tree_digest}
-        if (await self._connection.execute(self._statements.refer_to_tree, name)).rowcount != 1:
+        if await count_of(self._connection, self._statements.refer_to_tree, name) != 1:
             raise _no_tree(self._tree_digest)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
@@ -32,6 +33,7 @@ def operator_of(context: Context) -> Caller:
     return Caller("", principal.name, origin_of(context.peer()), principal.role)
 
 
+@lru_cache(maxsize=1024)
 def origin_of(peer: str) -> str:
     """Return where a call came from: the address of `ipv4:10.0.0.7:5123`, without a port that says nothing.
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
+from lading_server.common.direct import leave, rows_of
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import AliasMove, CollectionKey, JsonObject, VersionPoint
 from lading_server.registry.store.schema import VersionState, aliases, versions
@@ -38,7 +39,7 @@ _POINT = (
 
 async def find_aliases(change: Change, key: CollectionKey, names: Iterable[str]) -> dict[str, VersionPoint]:
     """Return where those of these aliases point that the collection has."""
-    rows = await change.connection.execute(_FIND, {"of_collection": key.id, "names": sorted(set(names))})
+    rows = await rows_of(change.connection, _FIND, {"of_collection": key.id, "names": sorted(set(names))})
     return {row.alias: VersionPoint(row.id, row.uid, row.number) for row in rows}
 
 
@@ -65,7 +66,7 @@ async def move_aliases(change: Change, key: CollectionKey, moves: Sequence[Alias
             moved.append({"of_collection": key.id, "name": alias, "target": point.id})
     for statement, rows in ((_REMOVE, gone), (_ADD, new), (_POINT, moved)):
         if rows:
-            await change.connection.execute(statement, rows)
+            await leave(change.connection, statement, rows)
     for move in moves:
         _add_event(change, key, move)
         change.touch(key.id)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from lading_format.audit import CHAIN_START, ChainedEvent, chain_hash
 from lading_server.common.callers import Caller
 from lading_server.common.database import Database
+from lading_server.common.direct import leave, row_of
 from lading_server.common.registry_errors import RequestIdReused
 from lading_server.registry.store.rows import JsonObject
 from lading_server.registry.store.schema import collections, entities, events, requests, revisions
@@ -46,6 +47,7 @@ _RECALL = sa.select(requests.c.fingerprint, requests.c.result).where(
 )
 _REMEMBER = sa.insert(requests)
 _ADD_EVENTS = sa.insert(events)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 class Change:
@@ -75,7 +77,7 @@ class Change:
 
     async def begin(self) -> None:
         """Wait for the turn of this change."""
-        row = (await self.connection.execute(_HEADS, {"entity": self.entity_id})).one()
+        row = await row_of(self.connection, _HEADS, {"entity": self.entity_id})
         self._revision, self._sequence = row.revision, row.event_count
         self._chain_hash = row.chain_hash or CHAIN_START
         self._alias_rule_count = row.alias_rule_count
@@ -152,12 +154,12 @@ class Change:
         touched = self._touched - self._stamped
         if touched:
             rows = [{"touched": one, "changed_at_ms": self.now_ms} for one in sorted(touched)]
-            await self.connection.execute(_TOUCH, rows)
+            await leave(self.connection, _TOUCH, rows)
         if self._events:
-            await self.connection.execute(_ADD_EVENTS, self._events)
-            await self.connection.execute(_COUNT, {"last": self._revision})
+            await leave(self.connection, _ADD_EVENTS, self._events)
+            await leave(self.connection, _COUNT, [{"last": self._revision}])
             head = {"entity": self.entity_id, "count": self._sequence, "hash": self._chain_hash}
-            await self.connection.execute(_MOVE_HEAD, head)
+            await leave(self.connection, _MOVE_HEAD, [head])
 
     async def recall(self, request_id: str, fingerprint: bytes) -> dict[str, Any] | None:
         """Return what the request came to when it came before; None when it did not, or has no id.
@@ -167,7 +169,7 @@ class Change:
         """
         if not request_id:
             return None
-        row = (await self.connection.execute(_RECALL, {"entity": self.entity_id, "id": request_id})).one_or_none()
+        row = await row_of(self.connection, _RECALL, {"entity": self.entity_id, "id": request_id})
         if row is None:
             return None
         if row.fingerprint != fingerprint:
@@ -185,8 +187,8 @@ class Change:
                 "result": _json(result),
                 "created_at_ms": self.now_ms,
             }
-            await self.connection.execute(_REMEMBER, row)
+            await leave(self.connection, _REMEMBER, [row])
 
 
 def _json(value: JsonObject | None) -> str:
-    return "" if value is None else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return "" if value is None else _ENCODER.encode(value)

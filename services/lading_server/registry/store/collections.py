@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from lading_server.common.direct import row_of, rows_of
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import CollectionHead, CollectionKey, CollectionRow
 from lading_server.registry.store.schema import (
@@ -166,7 +167,7 @@ class CollectionQueries:
     async def find(self, change: Change, project: str, collection: str) -> CollectionHead | None:
         """Return what a collection is, or None when the entity has none of this name."""
         names = {"entity_id": change.entity_id, "project": project, "collection": collection}
-        row = (await change.connection.execute(self._head, names)).one_or_none()
+        row = await row_of(change.connection, self._head, names)
         if row is None:
             return None
         return CollectionHead(CollectionKey(row.id, project, collection), CollectionKind(row.kind), row.type)
@@ -182,7 +183,7 @@ class CollectionQueries:
         """Return what a sequence is, and the row of its newest live version of a tree; None for what is not there."""
         names = {"entity_id": change.entity_id, "project": project, "collection": collection, "digest": digest}
         # In no order: for that SQLite would walk through the collection by number.
-        rows = (await change.connection.execute(self._head_with_tree, names)).all()
+        rows = await rows_of(change.connection, self._head_with_tree, names)
         if not rows:
             return None, None
         row = max(rows, key=lambda one: one.number or 0)

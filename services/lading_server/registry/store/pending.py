@@ -7,6 +7,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from lading_server.common.database import Database
+from lading_server.common.direct import count_of, leave
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import PendingCommit, PinRelease
 from lading_server.registry.store.schema import commits, entities, pin_releases, requests
@@ -19,7 +20,7 @@ _END_COMMIT = sa.delete(commits).where(commits.c.uid == sa.bindparam("ended"))
 async def add_commit(change: Change, uid: bytes, request: str) -> None:
     """Keep that a version is being committed, before its pin is asked for."""
     new = {"uid": uid, "entity_id": change.entity_id, "request": request, "created_at_ms": change.now_ms}
-    await change.connection.execute(_ADD_COMMIT, new)
+    await leave(change.connection, _ADD_COMMIT, [new])
 
 
 async def end_commit(change: Change, uid: bytes) -> bool:
@@ -28,8 +29,7 @@ async def end_commit(change: Change, uid: bytes) -> bool:
     Whoever is told True decides what becomes of the version, and nobody else: a commit that is resumed may run at
     the same time as the one that began it.
     """
-    gone = await change.connection.execute(_END_COMMIT, {"ended": uid})
-    return gone.rowcount == 1
+    return await count_of(change.connection, _END_COMMIT, {"ended": uid}) == 1
 
 
 async def release_pin(change: Change, uid: bytes) -> None:

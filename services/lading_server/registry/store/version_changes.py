@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lading_format.digest import format_digest
+from lading_server.common.direct import leave, row_of
 from lading_server.common.registry_errors import RunNotFound
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.rows import (
@@ -54,10 +55,10 @@ _NEXT_NUMBER = (
 
 async def find_run(change: Change, name: str) -> RunKey:
     """Return a run. Raises RunNotFound."""
-    number = await change.connection.scalar(_FIND_RUN, {"entity": change.entity_id, "run_name": name})
-    if number is None:
+    row = await row_of(change.connection, _FIND_RUN, {"entity": change.entity_id, "run_name": name})
+    if row is None:
         raise RunNotFound(f"there is no run {name!r}; create it first, or leave run_id empty", run_id=name)
-    return RunKey(number, name)
+    return RunKey(row.id, name)
 
 
 async def find_links(change: Change, source_id: int, portfolio_id: int | None = None) -> list[int]:
@@ -94,8 +95,8 @@ async def add_version(change: Change, key: CollectionKey, new: NewVersion) -> Ve
         "source_id": source.id if source is not None else None,
         "expires_at_ms": new.expires_at_ms,
     }
-    result = await change.connection.execute(_ADD_VERSION, row)
-    point = VersionPoint(result.scalar_one(), new.uid, number)
+    added = await row_of(change.connection, _ADD_VERSION, row)
+    point = VersionPoint(added.id, new.uid, number)
     await _add_fields(change, point.id, new.metadata.fields)
     await _add_tags(change, point.id, new.tags)
     after: dict[str, Any] = {
@@ -203,7 +204,7 @@ async def names_of(change: Change, ids: Sequence[int]) -> list[str]:
 async def _next_number(change: Change, key: CollectionKey) -> int:
     change.stamped(key.id)
     now = {"of_collection": key.id, "now_ms": change.now_ms}
-    return int((await change.connection.execute(_NEXT_NUMBER, now)).scalar_one()) - 1
+    return int((await row_of(change.connection, _NEXT_NUMBER, now)).next_number) - 1
 
 
 async def _add_fields(change: Change, version_id: int, fields: Mapping[str, float | str]) -> None:
@@ -218,10 +219,10 @@ async def _add_fields(change: Change, version_id: int, fields: Mapping[str, floa
             }
             for key, value in fields.items()
         ]
-        await change.connection.execute(_ADD_FIELDS, rows)
+        await leave(change.connection, _ADD_FIELDS, rows)
 
 
 async def _add_tags(change: Change, version_id: int, tags: Sequence[str]) -> None:
     if tags:
         rows = [{"version_id": version_id, "tag": tag, "entity_id": change.entity_id} for tag in tags]
-        await change.connection.execute(_ADD_TAGS, rows)
+        await leave(change.connection, _ADD_TAGS, rows)

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_format.references import VersionReference
 from lading_server.common.database import Database
+from lading_server.common.direct import row_of, rows_of
 from lading_server.common.registry_errors import CollectionNotFound, VersionNotFound
 from lading_server.registry.store.rows import VersionRow
 from lading_server.registry.store.schema import (
@@ -115,7 +116,7 @@ def joined(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
     return sa.func.aggregate_strings(column, separator)
 
 
-def version_row(row: sa.Row[Any]) -> VersionRow:
+def version_row(row: Any) -> VersionRow:
     """Return one row of `select_versions`."""
     return VersionRow(
         id=row.id,
@@ -211,7 +212,7 @@ class VersionQueries:
         Raises:
             CollectionNotFound, VersionNotFound: What the reference names is not there.
         """
-        row = _newest((await connection.execute(*self._meant(entity_id, ref))).all())
+        row = _newest(await rows_of(connection, *self._meant(entity_id, ref)))
         if row is None:
             raise await self._not_found(connection, entity_id, ref)
         return row
@@ -263,7 +264,7 @@ class VersionQueries:
 
     async def by_id(self, connection: AsyncConnection, row_id: int) -> VersionRow:
         """Return a version that is known to be there."""
-        return version_row((await connection.execute(self._by_id, {"row_id": row_id})).one())
+        return version_row(await row_of(connection, self._by_id, {"row_id": row_id}))
 
     def _meant(self, entity_id: int | None, ref: VersionReference) -> tuple[sa.Select[Any], dict[str, Any]]:
         names = {"entity_id": entity_id, "project": ref.project, "collection": ref.collection}
