@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from bisect import bisect
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from lading_server.ingest.index.losses import Loss
 from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.packs.format import HEADER_BYTES
 from lading_server.ingest.packs.reader import read_payloads
+from lading_server.ingest.packs.recovery import DamagedSpan
 from lading_server.ingest.packs.storage import PackStorage, PackStorageError
 from lading_server.ingest.packs.writer import Location
 
@@ -86,6 +88,21 @@ class Losses:
             )
         self._count(loss)
         return loss
+
+    async def mark_lost_in(self, entity: str, pack: UUID, spans: Sequence[DamagedSpan]) -> Loss:
+        """Verify the chunks and pages that lie in these parts of a pack, in order; see `mark_all_lost`."""
+        begins = [span.begin for span in spans]
+        whole, after = Loss(), b""
+        while places := await self._index.losses.places_in(pack, after, _ROWS_OF_A_PACK):
+            suspects = {}
+            for digest, place in places.items():
+                at = bisect(begins, place.offset) - 1
+                if at >= 0 and place.offset < spans[at].end:
+                    suspects[digest] = place
+            if suspects:
+                whole.add(await self.mark_all_lost(entity, suspects))
+            after = max(places)
+        return whole
 
     async def mark_pack_lost(self, entity: str, pack: UUID) -> Loss:
         """Make everything missing that lies in a pack which is not live any more, without reading it."""

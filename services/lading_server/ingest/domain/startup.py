@@ -13,12 +13,16 @@ from lading_server.ingest.packs.storage import PackStorage, PackStorageError
 
 _log = logging.getLogger(__name__)
 
+# In one line of the log. Each chunk that is lost has a line of its own.
+_DAMAGES_TOLD = 5
+
 
 async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Workers, losses: Losses) -> int:
     """Seal every pack that an earlier run left open, or forget it if nothing was durable; return how many there were.
 
-    A pack that is shorter than its durable length, or damaged before it, is marked as damaged and said so: its
-    chunks become missing, and what needs them damaged, so that the next upload of the same bytes stores them again.
+    What is damaged before the durable length of a pack is said so: those chunks become missing, and what needs them
+    damaged, so that the next upload of the same bytes stores them again. Of a pack that is shorter than that, or has no
+    whole record or header, all of them do.
     """
     recovered = 0
     for row in await index.packs.open_packs():
@@ -32,6 +36,10 @@ async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Work
             continue
         if sealed.total_bytes == 0:
             await index.packs.remove(row.pack)
-        else:
-            await index.packs.mark_sealed(row.pack, sealed.total_bytes)
+            continue
+        await index.packs.mark_sealed(row.pack, sealed.total_bytes)
+        if sealed.damages:
+            told = ", ".join(f"{damage.what} at {damage.begin}" for damage in sealed.damages[:_DAMAGES_TOLD])
+            _log.critical("pack %s of entity %s is damaged: %s; what is whole stays", row.pack, row.entity, told)
+            await losses.mark_lost_in(row.entity, row.pack, sealed.damages)
     return recovered

@@ -5,12 +5,14 @@ One of which nothing is durable is deleted.
 
 from __future__ import annotations
 
+from bisect import bisect, insort
 from typing import NamedTuple
 from uuid import UUID
 
 from lading_server.common.errors import CorruptRecord
-from lading_server.ingest.packs.format import HEADER_BYTES, IndexEntry
+from lading_server.ingest.packs.format import HEADER_BYTES, IndexEntry, RecordHeader, decode_record_header, header_seed
 from lading_server.ingest.packs.reader import read_pack_header, scan_records
+from lading_server.ingest.packs.salvage import Salvage
 from lading_server.ingest.packs.storage import PackStorage
 from lading_server.ingest.packs.writer import PackWriter
 
@@ -18,11 +20,24 @@ from lading_server.ingest.packs.writer import PackWriter
 _STEP_BYTES = 8 << 20
 
 
+class DamagedSpan(NamedTuple):
+    """A part of a pack in which no record is whole."""
+
+    begin: int
+    end: int
+    what: str
+
+
 class SealedPack(NamedTuple):
-    """What became of a pack. A length of 0: nothing of it was durable, and it is gone."""
+    """What became of a pack. A length of 0: nothing of it was durable, and it is gone.
+
+    `damages`: what is damaged of that which was durable, in order. Everything else is whole, and listed. So is a
+    record whose payload alone is damaged: whoever reads it finds that out.
+    """
 
     total_bytes: int
     record_count: int
+    damages: tuple[DamagedSpan, ...] = ()
 
 
 def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> SealedPack:
@@ -32,7 +47,7 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
     May be interrupted and repeated: whatever is after `durable_bytes`, half a trailer for example, is cut off again.
 
     Raises:
-        CorruptRecord: Something before `durable_bytes` is damaged, or there is no record before it. Nothing was cut.
+        CorruptRecord: The pack's header is damaged, or no record before `durable_bytes` is whole. Nothing was cut.
         PackNotFound, ShortRead: The pack is not there, or shorter than `durable_bytes`.
         DiskLow: There is no space for index and trailer; to be tried again.
         StorageFailed: The disk refused.
@@ -48,18 +63,40 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
             pack=pack,
             offset=durable_bytes,
         )
-    # Read before anything is cut: a pack that is damaged stays as it is.
-    entries = [
-        IndexEntry(
-            record.header.digest, record.offset, record.header.stored_bytes, record.header.raw_bytes, record.header.type
-        )
-        for record in scan_records(storage, pack, durable_bytes)
-    ]
+    # Read before anything is cut.
+    entries, damages = _entries(storage, pack, durable_bytes)
     writer = PackWriter(storage.recover(pack, durable_bytes), pack)
     try:
         for offset in range(0, durable_bytes, _STEP_BYTES):
             writer.adopt(storage.read(pack, offset, min(_STEP_BYTES, durable_bytes - offset)), [])
         writer.adopt(b"", entries)
-        return SealedPack(writer.seal(), len(entries))
+        return SealedPack(writer.seal(), len(entries), damages)
     finally:
         writer.abandon()
+
+
+def _entries(storage: PackStorage, pack: UUID, durable_bytes: int) -> tuple[list[IndexEntry], tuple[DamagedSpan, ...]]:
+    """Return the records before `durable_bytes`, and what is damaged there. Raises CorruptRecord when none is whole."""
+    try:
+        return [_entry(record.header, record.offset) for record in scan_records(storage, pack, durable_bytes)], ()
+    except CorruptRecord as error:
+        first = error
+    salvage = Salvage(storage, pack, durable_bytes)
+    entries = [_entry(record.header, record.offset) for record in salvage.records()]
+    if not entries:
+        raise first
+    ends = [*(entry.offset for entry in entries), durable_bytes]
+    spans = [DamagedSpan(one.offset, ends[bisect(ends, one.offset)], one.what) for one in salvage.damages]
+    for damage in salvage.damages:
+        if damage.digest is not None:
+            header = decode_record_header(storage.read(pack, damage.offset, HEADER_BYTES), header_seed(pack))
+            insort(entries, _entry(header, damage.offset), key=_offset)
+    return entries, tuple(spans)
+
+
+def _entry(header: RecordHeader, offset: int) -> IndexEntry:
+    return IndexEntry(header.digest, offset, header.stored_bytes, header.raw_bytes, header.type)
+
+
+def _offset(entry: IndexEntry) -> int:
+    return entry.offset

@@ -48,14 +48,15 @@ class Salvage:
             unsealed pack is no damage: a crash left it, and nothing of it was acknowledged.
     """
 
-    def __init__(self, storage: PackStorage, pack: UUID) -> None:
-        """Raises PackNotFound."""
+    def __init__(self, storage: PackStorage, pack: UUID, durable_bytes: int | None = None) -> None:
+        """`durable_bytes`: what is known to have been durable, of a pack that was not sealed. Raises PackNotFound."""
         self._storage = storage
         self._pack = pack
         self._seed = header_seed(pack)
         self._window = memoryview(b"")
         self._begin = 0
-        self.is_sealed, self._end = self._extent()
+        self._is_all_durable = durable_bytes is not None
+        self.is_sealed, self._end = self._extent() if durable_bytes is None else (False, durable_bytes)
         self.whole_bytes = HEADER_BYTES
         self.damages: list[Damage] = []
         self._unsure: list[Damage] = []
@@ -87,7 +88,7 @@ class Salvage:
                 yield ScannedRecord(offset, header, payload)
             offset += record_span(header.stored_bytes)
             sequence += 1
-        if self.is_sealed:
+        if self.is_sealed or self._is_all_durable:
             self.damages += self._unsure
 
     def _extent(self) -> tuple[bool, int]:

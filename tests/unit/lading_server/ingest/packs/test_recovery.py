@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lading_server.common.errors import CorruptRecord, StorageFailed
-from lading_server.ingest.packs.format import HEADER_BYTES
+from lading_server.ingest.packs.format import HEADER_BYTES, record_span
 from lading_server.ingest.packs.local import LocalPackStorage
 from lading_server.ingest.packs.memory import MemoryPackStorage
 from lading_server.ingest.packs.reader import read_index, read_payloads, scan_records, verify_pack
@@ -110,16 +110,60 @@ def test_a_durable_length_before_the_first_record_cuts_nothing(durable_bytes: in
     assert storage.size(writer.pack) == writer.length_bytes
 
 
-def test_damage_before_the_durable_length_is_told_and_nothing_is_cut() -> None:
+@pytest.mark.parametrize("in_header", [True, False])
+@pytest.mark.parametrize("damaged", range(len(CONTENTS)))
+def test_damage_before_the_durable_length_is_told_and_the_rest_is_sealed(damaged: int, *, in_header: bool) -> None:
     storage = MemoryPackStorage()
     writer, locations = pack_of(storage, CONTENTS)
     durable_bytes = writer.length_bytes
     writer.append(records([b"not yet"]))
-    storage.corrupt(writer.pack, locations[3].offset + HEADER_BYTES)
+    place = locations[damaged]
+    if not (in_header or place.stored_bytes):
+        return
+    storage.corrupt(writer.pack, place.offset + (8 if in_header else HEADER_BYTES))
+    sealed = seal_after_crash(storage, writer.pack, durable_bytes)
+    # The owner is listed too, and what has a header that can be believed.
+    assert sealed.record_count == len(CONTENTS) + 1 - in_header
+    (span,) = sealed.damages
+    assert (span.begin, span.end) == (place.offset, place.offset + record_span(place.stored_bytes))
+    digests = [record.digest for record in records(CONTENTS)]
+    for at, location in enumerate(locations):
+        if at == damaged:
+            with pytest.raises(CorruptRecord):
+                read_payloads(storage, [location], [digests[at]])
+        else:
+            assert read_payloads(storage, [location], [digests[at]]) == [CONTENTS[at]]
+    listed = {entry.offset for entry in read_index(storage, writer.pack)}
+    assert listed == {HEADER_BYTES, *(location.offset for location in locations)} - (
+        {place.offset} if in_header else set()
+    )
+    # What was not durable is gone.
+    assert b"not yet" not in storage.read(writer.pack, 0, storage.size(writer.pack))
+
+
+def test_several_damaged_records_are_told_apart() -> None:
+    storage = MemoryPackStorage()
+    contents = [bytes([number]) * 100 for number in range(6)]
+    writer, locations = pack_of(storage, contents)
+    for at in (1, 2, 4):
+        storage.corrupt(writer.pack, locations[at].offset + (8 if at == 2 else HEADER_BYTES))
+    sealed = seal_after_crash(storage, writer.pack, writer.length_bytes)
+    assert [(span.begin, span.end) for span in sealed.damages] == [
+        (locations[1].offset, locations[3].offset),
+        (locations[2].offset, locations[3].offset),
+        (locations[4].offset, locations[5].offset),
+    ]
+
+
+def test_a_pack_without_a_whole_record_is_told_and_nothing_is_cut() -> None:
+    storage = MemoryPackStorage()
+    writer = open_pack(storage)
+    durable_bytes = writer.length_bytes
+    writer.append(records([b"not yet"]))
+    storage.corrupt(writer.pack, 2 * HEADER_BYTES)
     before = storage.read(writer.pack, 0, writer.length_bytes)
-    with pytest.raises(CorruptRecord) as caught:
+    with pytest.raises(CorruptRecord):
         seal_after_crash(storage, writer.pack, durable_bytes)
-    assert caught.value.metadata["offset"] == str(locations[3].offset)
     assert storage.read(writer.pack, 0, len(before)) == before
 
 
