@@ -37,9 +37,10 @@ async def recover_packs(index: ContentIndex, storage: PackStorage, workers: Work
         if sealed.total_bytes == 0:
             await index.packs.remove(row.pack)
             continue
-        await index.packs.mark_sealed(row.pack, sealed.total_bytes)
         if sealed.damages:
             told = ", ".join(f"{damage.what} at {damage.begin}" for damage in sealed.damages[:_DAMAGES_TOLD])
             _log.critical("pack %s of entity %s is damaged: %s; what is whole stays", row.pack, row.entity, told)
+            # While the pack still counts as open: a crash in between, and the next start looks again.
             await losses.mark_lost_in(row.entity, row.pack, sealed.damages)
+        await index.packs.mark_sealed(row.pack, sealed.total_bytes)
     return recovered

@@ -97,7 +97,7 @@ class PackAdoption:
         return entity
 
     def _seal(self, pack: UUID, salvage: Salvage) -> int:
-        """Seal what a crash left open, as recovery does; return the pack's length. A damaged one stays as it is."""
+        """Seal what a crash left open; return the pack's length. One that is damaged, too, stays unsealed."""
         if not salvage.is_sealed and not salvage.damages:
             return seal_after_crash(self._storage, pack, salvage.whole_bytes).total_bytes
         return self._storage.size(pack) if salvage.is_sealed else salvage.whole_bytes
