@@ -34,6 +34,7 @@ MOST_RESIDENT_BYTES = 300_000_000
 # What the server may take for a thousand streams that all send at once: beside a message of each stream that it has
 # admitted (64 of 4 MiB), gRPC reads ahead for those that it is about to refuse. Seen: up to 346 MB.
 MOST_RESIDENT_CROWDED_BYTES = 500_000_000
+MOST_STREAMS = 64  # the default of --max-streams
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 # What gRPC may give instead of the server's status when a stream ends early: docs/design.md, section 7.
 UNKNOWN_OUTCOMES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED)
@@ -474,8 +475,8 @@ async def test_a_thousand_streams_at_once_are_bounded(server: ServerProcess) -> 
         outcomes = await asyncio.gather(*(stream(number) for number in range(1000)))
         _, peak_bytes = resident_bytes(server.pid)
         patient = outcomes[1::2]
-        assert patient.count("stored") >= 1
-        assert patient.count("refused") >= 1
+        # The status of the others may have been lost on the way: that one alone gets it, tests/integration shows.
+        assert 1 <= patient.count("stored") <= MOST_STREAMS
         assert set(outcomes) <= {"stored", "refused", "unknown outcome"}
         assert peak_bytes < MOST_RESIDENT_CROWDED_BYTES
         await client.put_blob(session, b"still serving")

@@ -1,7 +1,8 @@
 """`python -m tests.soak.worker URL DIRECTORY NAME SEED OPERATIONS`: a client of the soak, with some tasks.
 
 All clients have the same collections and the same pieces, of which old ones go out of use; so each stores what others
-have stored or just let go of, and reads, moves and deletes what is theirs.
+have stored or just let go of, and reads, moves and deletes what is theirs. A few pieces nobody else has: they are garbage
+as soon as their version is.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _VERSIONS = 12
 _PIECES = 30
 # A piece goes out of use after so many operations of a client.
 _OPERATIONS_A_PIECE = 8
+# How many versions have a piece of their own, and what such pieces are counted from.
+_OWN_SHARE = 0.2
+_OWN_PIECES = 1_000_000
 _WEIGHTS = {
     Kind.PUT: 20,
     Kind.GET: 24,
@@ -54,6 +58,8 @@ class Worker:
         self._log = log
         self._rng = random.Random(seed)
         self._done = 0
+        # Of this process alone, and of no other seed.
+        self._own_piece = _OWN_PIECES * self._rng.randrange(1, 1 << 32)
         # What was seen last, of all clients.
         self._seen: dict[str, list[lading.Version]] = {name: [] for name in COLLECTIONS}
         self._links: list[lading.Version] = []
@@ -131,6 +137,9 @@ class Worker:
     async def _put(self, collection: str) -> None:
         first = self._done // _OPERATIONS_A_PIECE
         chosen = self._rng.sample(range(first, first + _PIECES), self._rng.randint(1, 5))
+        if self._rng.random() < _OWN_SHARE:
+            self._own_piece += 1
+            chosen.append(self._own_piece)
         aliases = [self._rng.choice(ALIASES)] if self._rng.random() < 0.05 else []
         local = pieces.files(self._local, chosen)
         # What no task of this process is still storing.
