@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# A message with what frames it, and no more: each thread's arena keeps twice this of what is free, and gRPC has a thread
-# for each of up to sixteen processors. With 9 MiB, a download on a machine of 32 held 257 MB where this holds 145.
+# A message with what frames it, and no more: each thread's arena keeps twice this of what is free, and gRPC has a
+# thread for each of up to sixteen processors. With 9 MiB, a download on a machine of 32 held 257 MB; so it holds 145.
 _LESSON_BYTES = (4 << 20) + (256 << 10)
 
 

@@ -1,8 +1,8 @@
 """`python -m tests.soak.worker URL DIRECTORY NAME SEED OPERATIONS`: a client of the soak, with some tasks.
 
 All clients have the same collections and the same pieces, of which old ones go out of use; so each stores what others
-have stored or just let go of, and reads, moves and deletes what is theirs. A few pieces nobody else has: they are garbage
-as soon as their version is.
+have stored or just let go of, and reads, moves and deletes what is theirs. A few pieces nobody else has: they are
+garbage as soon as their version is.
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ class ChunkFlow:
         self._to_ask: Inbox[Chunk] = Inbox()
         self._to_send: Inbox[Chunk] = Inbox()
         self._on_way: dict[bytes, Chunk] = {}
+        self._questions = 0
+        self._all_submitted = False
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start the tasks that ask and send. They end after `close`."""
@@ -60,6 +62,11 @@ class ChunkFlow:
         """Say that no more chunks come, and all are settled."""
         self._to_ask.close()
         self._to_send.close()
+
+    def all_submitted(self) -> None:
+        """Say that no more chunks come, unless some have to be sent again."""
+        self._all_submitted = True
+        self._rest()
 
     def submit(self, chunks: Iterable[Chunk]) -> None:
         """Take chunks whose bytes are charged to the budget. One whose twin is on its way waits for that one."""
@@ -110,9 +117,17 @@ class ChunkFlow:
     async def _ask(self) -> None:
         while await self._to_ask.ready():
             chunks = self._to_ask.take_many(self._limits.max_digests_per_call)
+            self._questions += 1
             missing = await self._find_missing(chunks)
+            self._questions -= 1
             self._to_send.put([chunks[index] for index in sorted(missing)])
             self.settle([chunk for index, chunk in enumerate(chunks) if index not in missing], was_present=True)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Let the streams end when all is sent: the server then makes it durable without waiting for more to come."""
+        if self._all_submitted and not self._questions and not len(self._to_ask):
+            self._to_send.rest()
 
     async def _find_missing(self, chunks: Sequence[Chunk]) -> set[int]:
         digests = b"".join([chunk.digest for chunk in chunks])

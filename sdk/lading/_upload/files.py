@@ -64,6 +64,7 @@ class BlobUpload:
         self._by_digest: dict[bytes, UploadingFile] = {}
         self._streamed: dict[UploadingFile, StreamedCommit] = {}
         self._uncommitted = 0
+        self._reading = _READERS
         self._committed = asyncio.Event()
         self._group = asyncio.TaskGroup()
 
@@ -93,6 +94,9 @@ class BlobUpload:
                 await self._read_large(files[0])
             else:
                 await self._read_batch(files)
+        self._reading -= 1
+        if not self._reading:
+            self._flow.all_submitted()
 
     async def _read_batch(self, files: list[UploadingFile]) -> None:
         await self._budget.acquire(sum([file.source.size_bytes for file in files]))
@@ -106,19 +110,29 @@ class BlobUpload:
         self._hand_on([file for file in files if file not in repeated])
 
     async def _read_large(self, file: UploadingFile) -> None:
+        # What comes next is read and cut while this is hashed.
         with LargeFile(file) as large:
-            while not file.is_read:
-                expected_bytes = large.next_bytes()
-                await self._budget.acquire(expected_bytes)
-                chunks = await self._threads.run(large.read)
-                # Negative when the last chunk made it more: then others wait for a little longer.
-                self._budget.release(expected_bytes - sum([len(chunk.data) for chunk in chunks]))
-                self._flow.submit(chunks)
+            async with asyncio.TaskGroup() as group:
+                cutting = group.create_task(self._cut(large))
+                while not file.is_read:
+                    pieces, are_last = await cutting
+                    if not are_last:
+                        cutting = group.create_task(self._cut(large))
+                    self._flow.submit(await self._threads.run(large.hash, pieces, are_last=are_last))
         if self._is_repeated(file) and file not in self._streamed:
             file.is_handed_on = True
             self._count_done(file)
         else:
             self._hand_on([file])
+
+    async def _cut(self, large: LargeFile) -> tuple[list[memoryview], bool]:
+        """Return the next pieces of a file, and whether they are the last."""
+        expected_bytes = large.next_bytes()
+        await self._budget.acquire(expected_bytes)
+        pieces = await self._threads.run(large.cut)
+        # Negative when the last piece made it more: then others wait for a little longer.
+        self._budget.release(expected_bytes - sum([len(piece) for piece in pieces]))
+        return pieces, not large.next_bytes()
 
     def _is_repeated(self, file: UploadingFile) -> bool:
         return self._by_digest.setdefault(file.digest, file) is not file

@@ -48,6 +48,7 @@ class Inbox(Generic[T]):
         self._items: deque[T] = deque()
         self._waiting: list[asyncio.Future[None]] = []
         self._closed = False
+        self._resting = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -62,11 +63,17 @@ class Inbox(Generic[T]):
         self._closed = True
         self._wake()
 
+    def rest(self) -> None:
+        """Say that no more are expected, though some may come: who would wait for a while does not any more."""
+        self._resting = True
+        self._wake()
+
     async def ready(self, idle_seconds: float | None = None) -> bool:
-        """Wait for an item; return False at the end, or when none came in `idle_seconds`."""
+        """Wait for an item; return False at the end, or when none came in `idle_seconds` or is expected in them."""
+        is_patient = idle_seconds is None
         try:
             async with asyncio.timeout(None if self._items else idle_seconds):
-                while not self._items and not self._closed:
+                while not self._items and not self._closed and (is_patient or not self._resting):
                     turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._waiting.append(turn)
                     await turn

@@ -31,7 +31,8 @@ def read_batch(files: Sequence[UploadingFile]) -> list[Chunk]:
         if file.source.size_bytes > SMALL_FILE_BYTES:
             with LargeFile(file) as large:
                 while not file.is_read:
-                    chunks += large.read()
+                    pieces = large.cut()
+                    chunks += large.hash(pieces, are_last=not large.next_bytes())
             continue
         data = _read_whole(file.source)
         file.digest = blake3_digest(data)
@@ -60,7 +61,7 @@ def read_again(file: UploadingFile, index: int, offset: int, size_bytes: int, di
 
 
 class LargeFile:
-    """One file of several chunks. A context manager; for one thread at a time.
+    """One file of several chunks. A context manager; for one thread that cuts and one that hashes.
 
     Invariant: the hasher has seen exactly the bytes of the chunks that were returned, in order.
     """
@@ -69,7 +70,7 @@ class LargeFile:
         self._file = file
         self._fd = _open(file.source)
         self._hasher = new_hasher()
-        self._chunks: Iterator[tuple[int, memoryview]] | None = None
+        self._pieces: Iterator[tuple[int, memoryview]] | None = None
         self._position = 0
 
     def __enter__(self) -> LargeFile:
@@ -81,42 +82,49 @@ class LargeFile:
         os.close(self._fd)
 
     def next_bytes(self) -> int:
-        """About how many bytes the next `read` returns: up to one chunk more."""
+        """About how many bytes the next `cut` returns: up to one chunk more. 0 at the end."""
         return min(BLOCK_BYTES, self._file.source.size_bytes - self._position)
 
-    def read(self) -> list[Chunk]:
-        """Return the next chunks. The last one marks the file as read.
+    def cut(self) -> list[memoryview]:
+        """Read and return the next pieces.
 
         Raises:
-            FileChanged: It is not as it was found.
+            FileChanged: The file is not as it was found.
         """
-        file, source = self._file, self._file.source
+        source = self._file.source
         until = self._position + self.next_bytes()
-        chunks: list[Chunk] = []
+        pieces: list[memoryview] = []
         try:
             while self._position < until:
-                _, view = next(self._cut())
-                self._hasher.update(view)
-                self._position += len(view)
-                chunks.append(_added(file, view))
+                _, piece = next(self._each())
+                self._position += len(piece)
+                pieces.append(piece)
         except chunking.FileChanged as error:
             raise _changed(source) from error
-        if self._position == source.size_bytes:
-            if not source.is_still(os.fstat(self._fd)):
-                raise _changed(source)
-            file.digest = self._hasher.digest()
-            file.is_read = True
+        if self._position == source.size_bytes and not source.is_still(os.fstat(self._fd)):
+            raise _changed(source)
+        return pieces
+
+    def hash(self, pieces: Sequence[memoryview], *, are_last: bool) -> list[Chunk]:
+        """Return the chunks of what was cut, in the order of cutting. The last ones mark the file as read."""
+        chunks: list[Chunk] = []
+        for piece in pieces:
+            self._hasher.update(piece)
+            chunks.append(_added(self._file, piece))
+        if are_last:
+            self._file.digest = self._hasher.digest()
+            self._file.is_read = True
         return chunks
 
-    def _cut(self) -> Iterator[tuple[int, memoryview]]:
-        """Return the file's chunks. Not before a thread reads: where to cut may be in the file."""
-        if self._chunks is None:
+    def _each(self) -> Iterator[tuple[int, memoryview]]:
+        """Return the file's pieces. Not before a thread reads: where to cut may be in the file."""
+        if self._pieces is None:
             size_bytes = self._file.source.size_bytes
             borders = format_borders(
                 lambda offset, length: os.pread(self._fd, length, offset), size_bytes, self._file.source.location
             )
-            self._chunks = iter_file_chunks(self._fd, size_bytes, borders)
-        return self._chunks
+            self._pieces = iter_file_chunks(self._fd, size_bytes, borders)
+        return self._pieces
 
 
 def _added(file: UploadingFile, data: memoryview) -> Chunk:

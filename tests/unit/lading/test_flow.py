@@ -96,3 +96,17 @@ async def test_a_reader_of_an_empty_inbox_wakes_up_for_an_item() -> None:
 async def test_a_reader_waits_only_so_long() -> None:
     inbox: Inbox[int] = Inbox()
     assert not await inbox.ready(idle_seconds=0.001)
+
+
+async def test_at_rest_only_those_wait_who_wait_for_the_end() -> None:
+    inbox: Inbox[int] = Inbox()
+    hasty, patient = asyncio.create_task(inbox.ready(3600)), asyncio.create_task(inbox.ready())
+    await asyncio.sleep(0)
+    inbox.rest()
+    assert not await hasty
+    assert not await inbox.ready(3600)
+    assert not patient.done()
+    inbox.put([1])
+    assert await patient
+    assert await inbox.ready(3600)
+    assert not inbox.ended
