@@ -67,6 +67,15 @@ async def leave(connection: AsyncConnection, statement: sa.Executable, rows: Seq
         SqliteText.of(statement, connection.dialect, rows[0]).run_later(driver, rows)
 
 
+async def leave_text(connection: AsyncConnection, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """As `leave`, with the text of a statement, which has its parameters in the order of each row."""
+    driver = _sqlite(connection)
+    if driver is None:
+        await connection.exec_driver_sql(sql, list(rows))
+    else:
+        driver.run_later(sql, rows)
+
+
 def as_sqlalchemy(error: sqlite3.Error, sql: str) -> BaseException:
     """Return the error as SQLAlchemy would raise it. Parameters are not told: they may be secrets."""
     return DBAPIError.instance(sql, None, error, sqlite3.Error, hide_parameters=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,7 +13,7 @@ from lading_server.common.errors import BlobNotFound
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.rows import BlobRow, BlobSlice, ChunkRef, SliceRefs, unpack_refs
 from lading_server.ingest.index.schema import DIGEST_BYTES, READABLE_STATES, ContentState, blobs, recipe_parts
-from lading_server.ingest.index.sql import byte_table
+from lading_server.ingest.index.sql import ByteParameter, is_one_of
 
 # Rows of a recipe read at once: up to 288 KiB, or 4 GiB of a file.
 _PARTS = 8
@@ -38,15 +40,8 @@ class BlobIndex:
         entity_id = await self._entities.find(entity)
         if entity_id is None or not digests:
             return {}
-        table = byte_table(self._database.dialect, digests, DIGEST_BYTES)
-        query = (
-            sa.select(blobs.c.digest, blobs.c.size_bytes, blobs.c.chunk_count)
-            .select_from(table.table)
-            .join(blobs, sa.and_(blobs.c.entity_id == entity_id, blobs.c.digest == table.value))
-            .where(blobs.c.state.in_([state.value for state in states]))
-        )
-        async with self._database.read() as connection:
-            rows = (await connection.execute(query)).all()
+        wanted, query = _finding(self._database.dialect, tuple(states))
+        rows = await self._database.fetch(query, {"of_entity": entity_id, **wanted.of(digests)})
         return {row[0]: BlobRow(*row) for row in rows}
 
     async def recipe(self, entity: str, digest: bytes, start_bytes: int, end_bytes: int) -> AsyncIterator[ChunkRef]:
@@ -116,6 +111,19 @@ class BlobIndex:
             for ref in unpack_refs(part_start_bytes, refs)
             if ref.offset_bytes + ref.size_bytes > start_bytes and ref.offset_bytes < end_bytes
         ]
+
+
+@cache
+def _finding(dialect: str, states: tuple[ContentState, ...]) -> tuple[ByteParameter, sa.Select[Any]]:
+    """Return what finds blobs by digest; made once for each dialect."""
+    wanted = ByteParameter(dialect, DIGEST_BYTES)
+    query = (
+        sa.select(blobs.c.digest, blobs.c.size_bytes, blobs.c.chunk_count)
+        .select_from(wanted.table)
+        .join(blobs, sa.and_(blobs.c.entity_id == sa.bindparam("of_entity"), blobs.c.digest == wanted.value))
+        .where(is_one_of(blobs.c.state, (state.value for state in states)))
+    )
+    return wanted, query
 
 
 def _not_found(digest: bytes, message: str) -> BlobNotFound:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database
+from lading_server.common.direct import leave, rows_of
 from lading_server.common.errors import OffsetMismatch, UploadTakenOver
 from lading_server.ingest.index.charges import Charges, Claim
 from lading_server.ingest.index.packs import refer_to
@@ -32,7 +34,7 @@ from lading_server.ingest.index.schema import (
     uploads,
 )
 from lading_server.ingest.index.sessions import Lease, hold
-from lading_server.ingest.index.sql import byte_table
+from lading_server.ingest.index.sql import ByteParameter, byte_table
 from lading_server.ingest.index.statements import GroupStatements
 from lading_server.ingest.index.usage import add_usage
 from lading_server.ingest.packs.format import record_span
@@ -124,7 +126,7 @@ class GroupWrite:
                 rows.append((item.entity_id, upload.upload_id, upload.start_bytes, upload.refs))
             elif upload is not None:
                 ended.append({"of_entity": item.entity_id, "of_upload": upload.upload_id})
-        await self._statements.upload_chunks.run(self._connection, rows)
+        await self._statements.upload_chunks.leave(self._connection, rows)
         if ended:
             # The blob has its recipe now; nobody continues from these any more.
             mine = sa.and_(
@@ -230,7 +232,7 @@ class GroupWrite:
             raise LostRace
         rows = [{"pack": pack.bytes, "bytes": length} for pack, length in sorted(durable.items())]
         if rows:
-            await self._connection.execute(_GROW, rows)
+            await leave(self._connection, _GROW, rows)
 
     async def _write_holds(self, kept: Mapping[_Key, bytes]) -> None:
         """Hold for each session what its batch stored, found or refers to. A session that lapsed holds nothing."""
@@ -251,7 +253,7 @@ class GroupWrite:
         if not new:
             return
         rows = [(*key, blob.size_bytes, blob.chunk_count) for key, blob in sorted(new.items())]
-        await self._statements.blobs.run(self._connection, rows)
+        await self._statements.blobs.leave(self._connection, rows)
         # Two uploaders may have cut one file differently: the recipes must not mix, so the last one counts alone. Rows
         # left over from a blob that is one chunk now are never read.
         parts: dict[_Key, list[tuple[int, bytes, int, bytes]]] = {}
@@ -267,7 +269,7 @@ class GroupWrite:
         for key, some in parts.items():
             self._charges.add(last[key], sum(len(refs) for *_, refs in some))
         rows_of_parts = [row for _, some in sorted(parts.items()) for row in some]
-        await self._statements.recipe_parts.run(self._connection, rows_of_parts)
+        await self._statements.recipe_parts.leave(self._connection, rows_of_parts)
 
     async def _write_trees(self) -> None:
         new = {_Key(item.entity_id, tree.digest): tree for item in self._items for tree in item.batch.trees}
@@ -277,12 +279,12 @@ class GroupWrite:
             (*key, tree.file_count, tree.reference_count, tree.size_bytes, len(tree.pages), self._now_ms)
             for key, tree in sorted(new.items())
         ]
-        await self._statements.trees.run(self._connection, rows)
+        await self._statements.trees.leave(self._connection, rows)
         # A newer program may cut a tree into other pages: they must not mix either.
         for entity_id, digests in _by_entity(new).items():
-            await self._delete(tree_pages, tree_pages.c.tree_digest, entity_id, digests)
+            await self._delete_pages(entity_id, digests)
         pages = [(*key, *page) for key, tree in sorted(new.items()) for page in tree.pages]
-        await self._statements.tree_pages.run(self._connection, pages)
+        await self._statements.tree_pages.leave(self._connection, pages)
 
     async def _write_usage(self) -> None:
         """Count what was added, and reject what is too much."""
@@ -296,18 +298,31 @@ class GroupWrite:
             raise BatchesRejected(reasons)
 
     async def _delete_recipes(self, entity_id: int, digests: Collection[bytes]) -> None:
-        wanted = byte_table(self._database.dialect, digests, DIGEST_BYTES)
-        of_these = recipe_parts.c.blob_digest.in_(sa.select(wanted.value).select_from(wanted.table))
-        gone = sa.delete(recipe_parts).where(recipe_parts.c.entity_id == entity_id, of_these)
-        lengths = await self._connection.scalars(gone.returning(sa.func.length(recipe_parts.c.refs)))
-        self._charges.free(entity_id, sum(lengths))
+        wanted, delete = _deleting_recipes(self._database.dialect)
+        parameters = {"of_entity": entity_id, **wanted.of(digests)}
+        gone = await rows_of(self._connection, delete, parameters)
+        self._charges.free(entity_id, sum([row.size_bytes for row in gone]))
 
-    async def _delete(
-        self, table: sa.Table, column: sa.ColumnElement[bytes], entity_id: int, digests: Collection[bytes]
-    ) -> None:
-        wanted = byte_table(self._database.dialect, digests, DIGEST_BYTES)
-        values = sa.select(wanted.value).select_from(wanted.table)
-        await self._connection.execute(sa.delete(table).where(table.c.entity_id == entity_id, column.in_(values)))
+    async def _delete_pages(self, entity_id: int, digests: Collection[bytes]) -> None:
+        wanted, delete = _deleting_pages(self._database.dialect)
+        await leave(self._connection, delete, [{"of_entity": entity_id, **wanted.of(digests)}])
+
+
+@cache
+def _deleting_recipes(dialect: str) -> tuple[ByteParameter, Any]:
+    """Return what deletes the recipes of blobs, and tells the bytes of each part; made once for each dialect."""
+    wanted = ByteParameter(dialect, DIGEST_BYTES)
+    of_these = recipe_parts.c.blob_digest.in_(sa.select(wanted.value).select_from(wanted.table))
+    delete = sa.delete(recipe_parts).where(recipe_parts.c.entity_id == sa.bindparam("of_entity"), of_these)
+    return wanted, delete.returning(sa.func.length(recipe_parts.c.refs).label("size_bytes"))
+
+
+@cache
+def _deleting_pages(dialect: str) -> tuple[ByteParameter, sa.Delete]:
+    """Return what deletes the pages of trees; made once for each dialect."""
+    wanted = ByteParameter(dialect, DIGEST_BYTES)
+    of_these = tree_pages.c.tree_digest.in_(sa.select(wanted.value).select_from(wanted.table))
+    return wanted, sa.delete(tree_pages).where(tree_pages.c.entity_id == sa.bindparam("of_entity"), of_these)
 
 
 def _upload_order(item: Item) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from lading_server.common.direct import leave, rows_of
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.rows import OpenPack, PacksGone
 from lading_server.ingest.index.schema import ID_BYTES, PackState, entities, packs
-from lading_server.ingest.index.sql import ByteParameter
+from lading_server.ingest.index.sql import ByteParameter, is_one_of
 from lading_server.ingest.index.usage import add_usage, bytes_in_pack
 
 # The states in which a pack's content counts.
@@ -25,7 +25,7 @@ LIVE_STATES = (PackState.OPEN, PackState.SEALED)
 
 def is_live() -> sa.ColumnElement[bool]:
     """The condition under which a pack's content counts."""
-    return packs.c.state.in_([state.value for state in LIVE_STATES])
+    return is_one_of(packs.c.state, (state.value for state in LIVE_STATES))
 
 
 async def refer_to(connection: AsyncConnection, dialect: str, wanted: Collection[bytes]) -> set[bytes]:

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database, insert_into
+from lading_server.common.direct import count_of, leave, rows_of
 from lading_server.common.errors import SessionExpired
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.schema import ID_BYTES, session_packs, sessions
@@ -20,6 +21,14 @@ from lading_server.ingest.index.sql import ByteParameter, byte_table
 
 # A lease with more than this part left is not written again: a session that is busy for an hour costs few writes.
 _FRESH = 0.75
+
+# Made once: to make a statement costs more than to run it.
+_MINE = sa.and_(sessions.c.id == sa.bindparam("session"), sessions.c.entity_id == sa.bindparam("of_entity"))
+_NOT_LAPSED = sessions.c.expires_at_ms > sa.bindparam("now_ms")
+_INSERT = sa.insert(sessions)
+_EXPIRY = sa.select(sessions.c.expires_at_ms).where(_MINE, _NOT_LAPSED)
+_RENEW = sa.update(sessions).where(_MINE, _NOT_LAPSED).values(expires_at_ms=sa.bindparam("until_ms"))
+_DELETE = sa.delete(sessions).where(_MINE)
 
 
 class Lease(NamedTuple):
@@ -42,7 +51,7 @@ async def hold(
         return set()
     wanted, query, _ = _holding(database.dialect)
     parameters = {"now_ms": now_ms, **wanted.of({lease.session for lease in holds})}
-    found = {Lease(entity_id, session) for entity_id, session in (await connection.execute(query, parameters)).all()}
+    found = {Lease(row.entity_id, row.id) for row in await rows_of(connection, query, parameters)}
     live = found & holds.keys()
     await _insert_holds(connection, database, ((lease.session, pack) for lease in live for pack in holds[lease]))
     return live
@@ -51,7 +60,7 @@ async def hold(
 async def _insert_holds(connection: AsyncConnection, database: Database, pairs: Iterable[tuple[bytes, bytes]]) -> None:
     rows = [{"session_id": session, "pack_id": pack} for session, pack in sorted(set(pairs))]
     if rows:
-        await connection.execute(_holding(database.dialect)[2], rows)
+        await leave(connection, _holding(database.dialect)[2], rows)
 
 
 @cache
@@ -81,12 +90,10 @@ class SessionIndex:
         """Make a lease and return its id: 16 bytes that nobody can guess."""
         entity_id = await self._entities.ensure(entity)
         session = secrets.token_bytes(ID_BYTES)
+        expires_at_ms = self._now_ms() + int(ttl_seconds * 1000)
         async with self._database.write() as connection:
-            await connection.execute(
-                sa.insert(sessions).values(
-                    id=session, entity_id=entity_id, expires_at_ms=self._now_ms() + int(ttl_seconds * 1000)
-                )
-            )
+            row = {"id": session, "entity_id": entity_id, "expires_at_ms": expires_at_ms}
+            await leave(connection, _INSERT, [row])
         return session
 
     async def renew(self, entity: str, session: bytes, ttl_seconds: float) -> None:
@@ -98,25 +105,21 @@ class SessionIndex:
         entity_id = await self._entities.find(entity)
         now_ms = self._now_ms()
         ttl_ms = int(ttl_seconds * 1000)
-        mine = sa.and_(sessions.c.id == session, sessions.c.entity_id == entity_id, sessions.c.expires_at_ms > now_ms)
-        async with self._database.read() as connection:
-            expires_at_ms = await connection.scalar(sa.select(sessions.c.expires_at_ms).where(mine))
-        if expires_at_ms is None:
+        mine = {"of_entity": entity_id, "session": session, "now_ms": now_ms}
+        found = await self._database.fetch(_EXPIRY, mine)
+        if not found:
             raise session_expired()
-        if expires_at_ms - now_ms > ttl_ms * _FRESH:
+        if found[0].expires_at_ms - now_ms > ttl_ms * _FRESH:
             return
         async with self._database.write() as connection:
-            result = await connection.execute(sa.update(sessions).where(mine).values(expires_at_ms=now_ms + ttl_ms))
-            if result.rowcount == 0:
+            if not await count_of(connection, _RENEW, {**mine, "until_ms": now_ms + ttl_ms}):
                 raise session_expired()
 
     async def close(self, entity: str, session: bytes) -> None:
         """End a lease and its holds. One that lapsed, or is another entity's, is left alone."""
         entity_id = await self._entities.find(entity)
         async with self._database.write() as connection:
-            await connection.execute(
-                sa.delete(sessions).where(sessions.c.id == session, sessions.c.entity_id == entity_id)
-            )
+            await leave(connection, _DELETE, [{"of_entity": entity_id, "session": session}])
 
     async def sweep(self, limit: int) -> int:
         """Remove up to `limit` lapsed leases with their holds, and return how many that were."""

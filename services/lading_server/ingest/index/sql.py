@@ -6,12 +6,14 @@ Measured on SQLite with 10,000 digests: a join with `byte_table` 15 ms, lists of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from lading_server.common.direct import leave_text
 
 
 class ByteTable(NamedTuple):
@@ -70,6 +72,14 @@ def constant(value: str | int) -> sa.ColumnElement[Any]:
     return sa.literal_column(repr(value))
 
 
+def is_one_of(column: sa.ColumnElement[Any], values: Iterable[str | int]) -> sa.ColumnElement[bool]:
+    """Return the condition that a column has one of the program's own constants.
+
+    An IN of SQLAlchemy is written anew at each execution, as its list could have another length.
+    """
+    return sa.or_(*(column == constant(value) for value in values))
+
+
 class BulkInsert:
     """An INSERT for rows that are tuples, in the order of the columns that it was made with."""
 
@@ -89,3 +99,8 @@ class BulkInsert:
             return 0
         result = await connection.exec_driver_sql(self._sql, list(rows))
         return result.rowcount
+
+    async def leave(self, connection: AsyncConnection, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert; nobody is told what it came to. As `direct.leave`."""
+        if rows:
+            await leave_text(connection, self._sql, rows)

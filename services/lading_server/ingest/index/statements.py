@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from lading_server.common.database import Database
-from lading_server.ingest.index.packs import LIVE_STATES
+from lading_server.ingest.index.packs import is_live
 from lading_server.ingest.index.schema import (
     ContentState,
     blobs,
@@ -71,7 +71,7 @@ def _move_from_dead_packs(insert: _Insert) -> _Insert:
     """Keep where a chunk lies as long as that pack is live."""
     # By name: SQLAlchemy does not know that a subquery in ON CONFLICT sees the table of the INSERT.
     old_pack = sa.literal_column("chunks.pack_id", sa.LargeBinary)
-    live = sa.or_(*(packs.c.state == constant(state.value) for state in LIVE_STATES))
+    live = is_live()
     old_is_live = sa.select(constant(1)).select_from(packs).where(packs.c.id == old_pack, live).exists()
     moved = ("kind", "pack_id", "record_offset", "stored_bytes", "raw_bytes")
     return insert.on_conflict_do_update(

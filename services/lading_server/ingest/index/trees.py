@@ -12,11 +12,12 @@ from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.packs import is_live
 from lading_server.ingest.index.rows import TreePageRow, TreeRow
 from lading_server.ingest.index.schema import READABLE_STATES, ContentState, blobs, chunks, packs, tree_pages, trees
+from lading_server.ingest.index.sql import is_one_of
 
 # Made once: to make a statement costs more than to run it.
 _is_named = sa.and_(trees.c.entity_id == sa.bindparam("entity"), trees.c.digest == sa.bindparam("tree"))
 _is_whole = sa.and_(_is_named, trees.c.state == ContentState.LIVE.value)
-_is_wanted = sa.and_(_is_named, trees.c.state.in_([state.value for state in READABLE_STATES]))
+_is_wanted = sa.and_(_is_named, is_one_of(trees.c.state, (state.value for state in READABLE_STATES)))
 _TOTALS = sa.select(trees.c.digest, trees.c.file_count, trees.c.reference_count, trees.c.size_bytes, trees.c.page_count)
 _GET = _TOTALS.where(_is_whole)
 _READABLE = _TOTALS.where(_is_wanted)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.database import Database, insert_into
+from lading_server.common.direct import row_of
 from lading_server.ingest.index.entities import Entities
 from lading_server.ingest.index.schema import chunks, packs, recipe_parts, usage
 from lading_server.ingest.packs.format import ALIGNMENT, HEADER_BYTES
@@ -30,15 +31,15 @@ async def add_usage(connection: AsyncConnection, database: Database, changes: Ma
     """
     after: dict[int, int] = {}
     for entity_id, change in sorted(changes.items()):
-        row = {"of_entity": entity_id, "added": change}
-        after[entity_id] = (await connection.execute(_adding(database.dialect), row)).scalar_one()
+        row = {"entity_id": entity_id, "stored_bytes": change}
+        after[entity_id] = (await row_of(connection, _adding(database.dialect), row)).stored_bytes
     return after
 
 
 @cache
 def _adding(dialect: str) -> Any:
     """Return what adds to an entity's bytes and returns the sum; made once for each dialect."""
-    new = insert_into(dialect, usage).values(entity_id=sa.bindparam("of_entity"), stored_bytes=sa.bindparam("added"))
+    new = insert_into(dialect, usage)
     added = new.on_conflict_do_update(
         index_elements=["entity_id"], set_={"stored_bytes": usage.c.stored_bytes + new.excluded.stored_bytes}
     )
