@@ -17,6 +17,7 @@ from itertools import chain, tee
 from types import ModuleType
 
 from lading._cache.settings import cache_directory
+from lading._known_digests import KnownDigests
 from lading._local_files import LocalFile
 from lading_format.digest import DIGEST_BYTES, xxh3_64
 
@@ -49,9 +50,9 @@ class DigestCache:
         """The file, whether or not it is there."""
         return os.path.join(self._directory, _FILE_NAME)
 
-    def lookup(self, files: Sequence[LocalFile]) -> list[bytes | None]:
+    def lookup(self, files: Sequence[LocalFile]) -> KnownDigests:
         """Return each file's digest, if the file is as it was when it was hashed; None for the others."""
-        found: list[bytes | None] = [None] * len(files)
+        found = KnownDigests(len(files))
         if not files or not os.path.exists(self.path):
             return found
         with self._errors_ignored():

@@ -7,6 +7,7 @@ from functools import partial
 
 from lading._digest_cache import DigestCache
 from lading._errors import NotFound
+from lading._known_digests import KnownDigests
 from lading._limits import Limits
 from lading._local_files import LocalFile
 from lading._model import TreeInfo
@@ -37,27 +38,27 @@ class KnownFiles:
         self._threads = threads
         self._cache = cache
 
-    async def remembered(self, files: Sequence[LocalFile]) -> list[bytes | None]:
+    async def remembered(self, files: Sequence[LocalFile]) -> KnownDigests:
         """Return each file's digest, where the file is as it was when it was hashed."""
         if self._cache is None:
-            return [None] * len(files)
+            return KnownDigests(len(files))
         return await self._threads.run(self._cache.lookup, files)
 
-    async def stored(self, digests: Sequence[bytes | None]) -> list[bytes | None]:
-        """Return the digests of those files that the entity has; None for all others."""
-        stored: list[bytes | None] = []
+    async def keep_stored(self, digests: KnownDigests) -> None:
+        """Forget those digests that the entity does not have."""
         for first in range(0, len(digests), self._limits.max_digests_per_call):
             part = digests[first : first + self._limits.max_digests_per_call]
             asked = {digest: format_digest(digest) for digest in part if digest is not None}
-            missing: set[str] = set()
-            if asked:
-                request = chunks_pb2.StatBlobsRequest(entity=self._entity, digests=asked.values())
-                response = await self._policy.call(
-                    partial(self._transport.call, self._transport.control.StatBlobs, request)
-                )
-                missing.update(response.missing_digests)
-            stored += [None if digest is None or asked[digest] in missing else digest for digest in part]
-        return stored
+            if not asked:
+                continue
+            request = chunks_pb2.StatBlobsRequest(entity=self._entity, digests=asked.values())
+            response = await self._policy.call(
+                partial(self._transport.call, self._transport.control.StatBlobs, request)
+            )
+            missing = set(response.missing_digests)
+            for at, digest in enumerate(part, first):
+                if digest is not None and asked[digest] in missing:
+                    digests[at] = None
 
     async def stored_tree(self, entries: TreeEntries) -> TreeInfo | None:
         """Return the tree of these entries, if the entity has all of it: then it has every file of it, too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import starmap
 
@@ -13,6 +13,7 @@ from lading._cache.local import LocalCache
 from lading._cache.uploaded import KEPT_FROM_BYTES, keep_uploaded
 from lading._digest_cache import DigestCache
 from lading._errors import LadingError, MissingContent
+from lading._known_digests import KnownDigests
 from lading._limits import Limits
 from lading._local_files import LocalFile
 from lading._model import Reference, TreeInfo, UploadResult
@@ -58,7 +59,8 @@ async def upload(
                 _count_known(meter, source.files, range(len(source.files)))
                 return UploadResult(unchanged, True, meter.finish())
             blobs = BlobUpload(transport, session, limits, policy, meter, threads)
-            digests = await _digests(known, blobs, meter, source.files, await known.stored(remembered))
+            await known.keep_stored(remembered)
+            digests = await _digests(known, blobs, meter, source.files, remembered)
         entries = _Entries(source, digests)
         try:
             tree, already_present = await policy.call(partial(_put_tree, transport, session, entries))
@@ -75,11 +77,11 @@ async def upload(
     raise AssertionError("the last round returns or raises")
 
 
-async def _tree_of_unchanged(known: KnownFiles, source: Source, remembered: Sequence[bytes | None]) -> TreeInfo | None:
+async def _tree_of_unchanged(known: KnownFiles, source: Source, remembered: KnownDigests) -> TreeInfo | None:
     """Return the tree, if no file changed since it was read and the entity has the tree."""
-    if not remembered or None in remembered:
+    if not remembered or not remembered.are_all:
         return None
-    return await known.stored_tree(_Entries(source, b"".join(filter(None, remembered))))
+    return await known.stored_tree(_Entries(source, remembered.joined))
 
 
 async def _digests(
@@ -87,25 +89,25 @@ async def _digests(
     blobs: BlobUpload,
     meter: ProgressMeter,
     files: Sequence[LocalFile],
-    stored: Sequence[bytes | None],
-) -> bytes | bytearray:
+    stored: KnownDigests,
+) -> bytearray:
     """Upload the files that are not known to be stored; return the digests of all, 32 bytes each."""
-    unread = array("I", [at for at, digest in enumerate(stored) if digest is None])
-    _count_known(meter, files, [at for at, digest in enumerate(stored) if digest is not None])
+    unread = array("I", (at for at, digest in enumerate(stored) if digest is None))
+    _count_known(meter, files, (at for at, digest in enumerate(stored) if digest is not None))
     hashed_ns = time.time_ns()
     read = await blobs.run((files[at] for at in unread), len(unread))
     await known.remember(((files[at], digest) for at, digest in zip(unread, _each(read), strict=True)), hashed_ns)
-    if len(unread) == len(files):
-        return read
-    rest = _each(read)
-    return b"".join([next(rest) if digest is None else digest for digest in stored])
+    for at, digest in zip(unread, _each(read), strict=True):
+        stored[at] = digest
+    return stored.joined
 
 
-def _count_known(meter: ProgressMeter, files: Sequence[LocalFile], numbers: Collection[int]) -> None:
-    size_bytes = sum(files[at].size_bytes for at in numbers)
-    meter.add(
-        bytes_done=size_bytes, bytes_deduplicated=size_bytes, files_done=len(numbers), files_deduplicated=len(numbers)
-    )
+def _count_known(meter: ProgressMeter, files: Sequence[LocalFile], numbers: Iterable[int]) -> None:
+    count = size_bytes = 0
+    for at in numbers:
+        count += 1
+        size_bytes += files[at].size_bytes
+    meter.add(bytes_done=size_bytes, bytes_deduplicated=size_bytes, files_done=count, files_deduplicated=count)
 
 
 def _each(digests: bytes | bytearray) -> Iterator[bytes]:
