@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def one_ahead(source: AsyncGenerator[T, None]) -> AsyncIterator[T]:
-    """Yield what `source` yields, asking for the next item before this one is taken."""
+@asynccontextmanager
+async def one_ahead(source: AsyncGenerator[T, None]) -> AsyncIterator[AsyncIterator[T]]:
+    """Give what `source` yields, asking for the next item before this one is taken. Ends `source` with the block."""
+    async with aclosing(_ahead(source)) as items:
+        yield items
 
+
+async def _ahead(source: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
     async def fetch() -> tuple[bool, T | None]:
         try:
             return True, await anext(source)

@@ -123,8 +123,9 @@ class SpanReader:
             StorageFailed. Their hashers have seen a part.
         """
         errors: dict[int, ReasonedError] = {}
-        async for run, found in one_ahead(self._read(entity, jobs, located, errors)):
-            await self._workers.run(_hash_run, jobs, run, found, errors)
+        async with one_ahead(self._read(entity, jobs, located, errors)) as ahead:
+            async for run, found in ahead:
+                await self._workers.run(_hash_run, jobs, run, found, errors)
         return errors
 
     async def _read(

@@ -184,8 +184,9 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         entity = check_entity(request.entity)
         self._ingest.check_count(len(request.ranges), "max_ranges_per_call")
         ranges = convert.ranges_from_proto(request)
-        async for pieces in one_ahead(self._ingest.content.read(entity, ranges)):
-            await write_with_deadline(context, pieces, self._idle_seconds)
+        async with one_ahead(self._ingest.content.read(entity, ranges)) as ahead:
+            async for pieces in ahead:
+                await write_with_deadline(context, pieces, self._idle_seconds)
 
     async def UploadFile(
         self, requests: AsyncIterator[files_pb2.UploadFileRequest], context: Context
@@ -216,14 +217,15 @@ class IngestServicer(ingest_pb2_grpc.IngestServiceServicer):
         digest = await self._target(entity, request)
         size_bytes = await self._ingest.content.size(entity, digest)
         wanted = convert.file_range(digest, request.offset_bytes, request.length_bytes, size_bytes)
-        async for pieces in one_ahead(self._ingest.content.read(entity, [wanted])):
-            for piece in pieces:
-                if piece.error is not None:
-                    raise piece.error
-                response = files_pb2.ReadFileResponse(
-                    size_bytes=size_bytes, offset_bytes=piece.offset_bytes, data=bytes(piece.data)
-                )
-                await write_with_deadline(context, response, self._idle_seconds)
+        async with one_ahead(self._ingest.content.read(entity, [wanted])) as ahead:
+            async for pieces in ahead:
+                for piece in pieces:
+                    if piece.error is not None:
+                        raise piece.error
+                    response = files_pb2.ReadFileResponse(
+                        size_bytes=size_bytes, offset_bytes=piece.offset_bytes, data=bytes(piece.data)
+                    )
+                    await write_with_deadline(context, response, self._idle_seconds)
 
     async def _chunk_batches(
         self, messages: AsyncIterator[chunks_pb2.PutChunksRequest | LargeBatch]
