@@ -202,9 +202,9 @@ def _channel(address: Address, credentials: grpc.ChannelCredentials | None, lane
 _OPTIONS = (
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", 20_000),
-    # On a busy connection gRPC sends a ping of its own, and while that is not answered none to keep it alive. It would
-    # wait a minute for the answer, as long as STALL_SECONDS: a transfer over a connection that died without a word
-    # would try the same one again. Not much less: on a slow link a ping waits behind megabytes that were sent.
+    # Without this, a busy connection that died without a word was given up only after a minute, which is as long as
+    # STALL_SECONDS: a transfer would try the same one again. Not much less: on a slow link a ping waits behind
+    # megabytes that were sent.
     ("grpc.http2.ping_timeout_ms", 45_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_send_message_length", _MESSAGE_BYTES),

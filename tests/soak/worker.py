@@ -140,10 +140,16 @@ class Worker:
         if self._rng.random() < _OWN_SHARE:
             self._own_piece += 1
             chosen.append(self._own_piece)
+        try:
+            await self._put_pieces(collection, chosen)
+        finally:
+            # What no task of this process is still storing.
+            for piece in (first - _PIECES, *(piece for piece in chosen if piece >= _OWN_PIECES)):
+                (self._local / str(piece)).unlink(missing_ok=True)
+
+    async def _put_pieces(self, collection: str, chosen: list[int]) -> None:
         aliases = [self._rng.choice(ALIASES)] if self._rng.random() < 0.05 else []
         local = pieces.files(self._local, chosen)
-        # What no task of this process is still storing.
-        (self._local / str(first - _PIECES)).unlink(missing_ok=True)
         began_at = time.time()
         try:
             version = (await self._writer.put(local, collection, type="dataset", aliases=aliases)).version

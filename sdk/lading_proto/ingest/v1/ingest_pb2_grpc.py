@@ -273,7 +273,8 @@ class IngestServiceServicer(object):
         The client sends `start`, waits for nothing, then sends batches, and half-closes when it has no more. The server
         answers `start` with the window: the number of bytes of chunk data that may be sent and not yet acknowledged.
         Acknowledgements are cumulative and come in the order of sending; a chunk that was refused is acknowledged too
-        and named in `failures`. After the half-close everything outstanding is acknowledged, then the stream ends OK.
+        and named in `failures`. Chunks may wait a moment for others to be made durable with them. After the half-close
+        everything outstanding is so at once and is acknowledged, then the stream ends OK.
 
         A chunk that the entity already has is acknowledged like any other. A stream that ends otherwise leaves the
         outcome of unacknowledged chunks unknown: ask FindMissingChunks and send those on another stream.
