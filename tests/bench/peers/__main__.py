@@ -15,8 +15,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bench.memory import UsedMemory, used_memory
 from tests.bench.peers.environments import PEERS, PeerMissing, Program, prepared, project
-from tests.bench.peers.process import Contender, settle
+from tests.bench.peers.process import Contender
 from tests.bench.peers.table import TOLERANCE, Figures, regressions, show
 from tests.bench.workloads import make_workloads
 
@@ -49,8 +50,8 @@ def main() -> None:
     print("load average {:.1f}, {:.1f}, {:.1f}".format(*os.getloadavg()))
     for program in programs:
         print(f"{program.name}: {program.version}")
-    with tempfile.TemporaryDirectory(dir=options.directory.absolute()) as scratch:
-        figures = _measured(programs, inputs, options.workloads, options.rounds, Path(scratch))
+    with tempfile.TemporaryDirectory(dir=options.directory.absolute()) as name, used_memory(Path(name)) as memory:
+        figures = _measured(programs, inputs, options.workloads, options.rounds, Path(name), memory)
     show(figures, [program.name for program in programs])
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
@@ -61,14 +62,19 @@ def main() -> None:
 
 
 def _measured(
-    programs: Sequence[Program], inputs: Path, workloads: Sequence[str], rounds: int, scratch: Path
+    programs: Sequence[Program],
+    inputs: Path,
+    workloads: Sequence[str],
+    rounds: int,
+    scratch: Path,
+    memory: UsedMemory,
 ) -> Figures:
     seconds: dict[str, list[float]] = defaultdict(list)
     for workload in workloads:
         for number in range(rounds):
             for program in programs:
                 if number < _SLOW.get((program.name, workload), rounds):
-                    _take_turn(program, inputs / workload, number, scratch, seconds)
+                    _take_turn(program, inputs / workload, number, scratch, memory, seconds)
     figures = {name: statistics.median(values) for name, values in seconds.items()}
     if any(program.name == "mlflow" for program in programs):
         (mlflow,) = [program for program in programs if program.name == "mlflow"]
@@ -79,18 +85,21 @@ def _measured(
     return figures
 
 
-def _take_turn(program: Program, source: Path, number: int, scratch: Path, seconds: dict[str, list[float]]) -> None:
+def _take_turn(
+    program: Program, source: Path, number: int, scratch: Path, memory: UsedMemory, seconds: dict[str, list[float]]
+) -> None:
     """One contender, one workload, one round: up, down, and everything deleted again."""
     work, out = scratch / "work", scratch / "out"
     label = f"{program.name} {source.name}"
     with Contender(program, work) as contender:
-        settle(scratch)
+        _warm(contender, program, scratch)
+        memory.settle(source)
         if program.name == "dvc":
             seconds[f"{label} up"].append(contender.ask("add", **{"with": {"directory": str(source)}})["seconds"])
         else:
             seconds[f"{label} up"].append(contender.ask("up", directory=str(source))["seconds"])
             out.mkdir()
-            settle(scratch)
+            memory.settle(source)
             seconds[f"{label} down"].append(contender.ask("down", directory=str(source), out=str(out))["seconds"])
             if number == 0:
                 _compare(source, out, program.name)
@@ -98,6 +107,21 @@ def _take_turn(program: Program, source: Path, number: int, scratch: Path, secon
           file=sys.stderr, flush=True)  # fmt: skip
     shutil.rmtree(work)
     shutil.rmtree(out, ignore_errors=True)
+
+
+def _warm(contender: Contender, program: Program, scratch: Path) -> None:
+    """Have one small file stored and fetched: what is measured is a process that has done so before."""
+    source, out = scratch / "first", scratch / "first-out"
+    source.mkdir()
+    (source / "file").write_bytes(b"first")
+    if program.name == "dvc":
+        contender.ask("add", **{"with": {"directory": str(source)}})
+    else:
+        contender.ask("up", directory=str(source))
+        out.mkdir()
+        contender.ask("down", directory=str(source), out=str(out))
+        shutil.rmtree(out)
+    shutil.rmtree(source)
 
 
 def _compare(source: Path, out: Path, name: str) -> None:
