@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # A message with what frames it, and no more: each thread's arena keeps twice this of what is free, and gRPC has a
 # thread for each of up to sixteen processors. With 9 MiB, a download on a machine of 32 held 257 MB; so it holds 145.
-_LESSON_BYTES = (4 << 20) + (256 << 10)
+_LESSON_BYTES = (8 << 20) + (256 << 10)
 
 
 def keep_freed_memory() -> None:
@@ -15,4 +15,4 @@ def keep_freed_memory() -> None:
     twice as much of what is free. Programs that use arrays have taught it so already; `mallopt`, which would do the
     same, is for the program to call and not for a library. Takes microseconds: no page of it is touched.
     """
-    bytearray(_LESSON_BYTES)
+    bytes(_LESSON_BYTES)

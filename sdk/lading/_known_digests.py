@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import compress, count
 from typing import overload
 
 from lading_format.digest import DIGEST_BYTES
@@ -43,6 +44,15 @@ class KnownDigests(Sequence[bytes | None]):
                 raise ValueError(f"a digest has {DIGEST_BYTES} bytes and not {len(digest)}")
             self.joined[at * DIGEST_BYTES : (at + 1) * DIGEST_BYTES] = digest
         self._is_known[at] = digest is not None
+
+    def unknown(self) -> Iterator[int]:
+        """Yield the numbers of the files whose digest is not known."""
+        return compress(count(), [not is_known for is_known in self._is_known])
+
+    @property
+    def are_any(self) -> bool:
+        """Whether a digest is known."""
+        return any(self._is_known)
 
     @property
     def are_all(self) -> bool:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
 # Modification, change, size, device, inode, executable.
 _STATUS = struct.Struct("<9s9sQQQB")
 # Nanoseconds since 1970: eight bytes end in 2262, and file systems do not.
 _TIME_BYTES = 9
+_SIZE_BYTES = 8
 _UNSIGNED = (1 << 64) - 1
+# Where the size is, from the end.
+_SIZE_AT = 2 * _TIME_BYTES - _STATUS.size
 
 
 class LocalFile(NamedTuple):
@@ -75,10 +78,28 @@ class FilesBelow(Sequence[LocalFile]):
     @staticmethod
     def pack(path: str, status: os.stat_result) -> bytes:
         """Return what is kept of a file. Raises UnicodeEncodeError where its path is not UTF-8."""
-        _, _, size_bytes, modified_ns, executable, device, inode, changed_ns = LocalFile.of(path, "", status)
-        times = (time_ns.to_bytes(_TIME_BYTES, "little", signed=True) for time_ns in (modified_ns, changed_ns))
-        status_bytes = _STATUS.pack(*times, size_bytes, device, inode, executable)
-        return b"%b\0%b" % (path.encode(), status_bytes)
+        # Not through LocalFile.of: this is done for every file before the first is read.
+        return b"%b\0%b" % (
+            path.encode(),
+            _STATUS.pack(
+                status.st_mtime_ns.to_bytes(_TIME_BYTES, "little", signed=True),
+                status.st_ctime_ns.to_bytes(_TIME_BYTES, "little", signed=True),
+                status.st_size,
+                status.st_dev & _UNSIGNED,
+                status.st_ino & _UNSIGNED,
+                status.st_mode & stat.S_IXUSR != 0,
+            ),
+        )
+
+    def paths(self) -> Iterator[str]:
+        """Yield the paths of all, in order."""
+        for packed in self._packed:
+            yield packed[: -_STATUS.size - 1].decode()
+
+    @property
+    def size_bytes(self) -> int:
+        """The sizes of all, together."""
+        return sum([int.from_bytes(packed[_SIZE_AT : _SIZE_AT + _SIZE_BYTES], "little") for packed in self._packed])
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -97,6 +118,7 @@ class FilesBelow(Sequence[LocalFile]):
         modified, changed, size_bytes, device, inode, executable = _STATUS.unpack_from(
             packed, len(packed) - _STATUS.size
         )
-        modified_ns, changed_ns = (int.from_bytes(one, "little", signed=True) for one in (modified, changed))
+        modified_ns = int.from_bytes(modified, "little", signed=True)
+        changed_ns = int.from_bytes(changed, "little", signed=True)
         location = self._prefix + path
         return LocalFile(path, location, size_bytes, modified_ns, bool(executable), device, inode, changed_ns)

@@ -21,10 +21,17 @@ PARTIAL_DIRECTORY = ".lading-partial"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a tree is to be made of, each sorted by path."""
+    """What a tree is to be made of.
+
+    Attributes:
+        files: Sorted by path.
+        references: The same.
+        size_bytes: Of all files together.
+    """
 
     files: Sequence[LocalFile]
     references: list[tuple[str, Reference]]
+    size_bytes: int
 
 
 class Patterns:
@@ -40,7 +47,7 @@ class Patterns:
 
     def excludes(self, path: str) -> bool:
         """Whether this file, or directory and everything in it, is to be left out."""
-        return any(pattern.fullmatch(path) for pattern in self._exclude)
+        return bool(self._exclude) and any(pattern.fullmatch(path) for pattern in self._exclude)
 
     def includes(self, path: str) -> bool:
         """Whether this file is asked for, by itself or through a directory above it."""
@@ -74,8 +81,8 @@ def scan_directory(root: StrPath, *, include: Sequence[str] = (), exclude: Seque
         directory, prefix = waiting.pop()
         waiting += _scan_one(directory, prefix, patterns, packed)
     files = FilesBelow(start, packed)
-    _check(file.path for file in files)
-    return Source(files, [])
+    _check(files.paths())
+    return Source(files, [], files.size_bytes)
 
 
 def scan_mapping(entries: Mapping[str, StrPath | Reference]) -> Source:
@@ -105,7 +112,7 @@ def scan_mapping(entries: Mapping[str, StrPath | Reference]) -> Source:
         if not stat.S_ISREG(status.st_mode):
             raise InvalidArgument(f"{path!r} maps to {os.fspath(entry)!r}, which is not a regular file.")
         files.append(LocalFile.of(path, location, status))
-    return Source(files, references)
+    return Source(files, references, sum(file.size_bytes for file in files))
 
 
 def _scan_one(directory: str, prefix: str, patterns: Patterns, packed: list[bytes]) -> list[tuple[str, str]]:

@@ -26,9 +26,10 @@ import grpc
 
 from lading._local_files import LocalFile
 from lading._scan import scan_directory
+from lading._upload.blocks import Block, Blocks
 from lading._upload.content import Chunk, UploadingFile
 from lading._upload.wire import encode_batch
-from lading_format.chunking import SMALL_FILE_BYTES, iter_file_chunks
+from lading_format.chunking import SMALL_FILE_BYTES, FileCutter
 from lading_format.digest import blake3_digest, new_hasher, xxh3_64
 from lading_format.tree import FileEntry
 from lading_server.common.ids import uuid7
@@ -179,8 +180,9 @@ def _content(name: str, root: Path, most_bytes: int) -> Content:
 def _cut(file: LocalFile, most_bytes: int) -> Iterator[memoryview]:
     descriptor = os.open(file, os.O_RDONLY)
     try:
-        for _, chunk in iter_file_chunks(descriptor, min(file.size_bytes, most_bytes)):
-            yield chunk
+        cutter = FileCutter(descriptor, min(file.size_bytes, most_bytes))
+        while cutter.left_bytes:
+            yield from cutter.cut(memoryview(bytearray(min(cutter.left_bytes, 8 * _MIB))))
     finally:
         os.close(descriptor)
 
@@ -209,10 +211,11 @@ def _client_steps(budget: Budget, content: Content) -> list[bytes]:
                 hasher.digest()
     with budget.step("XXH3"):
         checks = [[xxh3_64(chunk) for chunk in chunks] for chunks in content.chunks]
+    block = Block(Blocks(0, 0), memoryview(b""))
     ready = [
-        Chunk(UploadingFile(file), index, *one)
+        Chunk(UploadingFile(file), index, digest, xxh3, data, block)
         for file, *of_file in zip(content.files, digests, checks, content.chunks, strict=True)
-        for index, one in enumerate(zip(*of_file, strict=True))
+        for index, (digest, xxh3, data) in enumerate(zip(*of_file, strict=True))
     ]
     with budget.step("encode"):
         return [encode_batch(batch) for batch in _batches(ready)]

@@ -13,6 +13,7 @@ import os.path
 from collections.abc import Callable, Mapping, Sequence
 
 from lading._local_files import LocalFile
+from lading._upload.blocks import Block, Blocks
 from lading._upload.content import Chunk, UploadingFile
 from lading._upload.wire import encode_batch
 from lading_format import names
@@ -49,6 +50,7 @@ Target = Callable[[bytes], None]
 
 _SCOPE = ("acme", "ListThings")
 _FILE = UploadingFile(LocalFile("f", "/f", 0, 0, False, 0, 0, 0))
+_BLOCK = Block(Blocks(0, 0), memoryview(b""))
 _CHECKS: Sequence[Callable[[str], object]] = (
     names.check_entity_name,
     names.check_project,
@@ -205,7 +207,12 @@ def wire(data: bytes) -> None:
     """What is encoded by hand is what protobuf would have made."""
     chunks = [
         Chunk(
-            _FILE, 0, data[at : at + 32], int.from_bytes(data[at : at + 8], "little"), data[at + 32 : at + 200] or b"x"
+            _FILE,
+            0,
+            data[at : at + 32],
+            int.from_bytes(data[at : at + 8], "little"),
+            data[at + 32 : at + 200] or b"x",
+            _BLOCK,
         )
         for at in range(0, len(data) - 32, 97)
     ]

@@ -158,7 +158,7 @@ async def test_an_interrupted_upload_sends_only_what_is_missing(
     client: lading.IngestClient, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Else all of it would be on its way, and arrive, before the callback ends the upload.
-    monkeypatch.setattr("lading._upload.files._MEMORY_BYTES", 4 << 20)
+    monkeypatch.setattr("lading._upload.files._BLOCKS", 1)
     with pytest.raises(StopError):
         await client.upload_tree(source, on_progress=_stop_at(SIZE_BYTES // 2))
     result = await client.upload_tree(source)

@@ -10,6 +10,7 @@ import pytest
 import lading
 from lading._upload import files as upload_files
 from lading._upload import read as upload_read
+from lading._upload.blocks import Block
 from lading._upload.content import Chunk, UploadingFile
 from tests.support.server import running_server
 
@@ -21,14 +22,14 @@ async def test_files_are_not_read_long_before_those_before_them_are_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = most = done = 0
-    read_batch: Callable[[Sequence[UploadingFile]], list[Chunk]] = upload_read.read_batch
+    read_batch: Callable[[Sequence[UploadingFile], Block], list[Chunk]] = upload_read.read_batch
     count_done = upload_files.BlobUpload._count_done
 
-    def reading(files: Sequence[UploadingFile]) -> list[Chunk]:
+    def reading(files: Sequence[UploadingFile], block: Block) -> list[Chunk]:
         nonlocal begun, most
         begun += len(files)
         most = max(most, begun - done)
-        return read_batch(files)
+        return read_batch(files, block)
 
     def counting(upload: upload_files.BlobUpload, file: UploadingFile) -> None:
         nonlocal done
@@ -38,6 +39,7 @@ async def test_files_are_not_read_long_before_those_before_them_are_committed(
     monkeypatch.setattr(upload_files, "read_batch", reading)
     monkeypatch.setattr(upload_files.BlobUpload, "_count_done", counting)
     monkeypatch.setattr(upload_files, "_FILES_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(upload_files, "_FILES_PER_BATCH", 100)
     for index in range(FILES):
         (tmp_path / "in" / str(index % 30)).mkdir(parents=True, exist_ok=True)
         # A third of them is there twice.

@@ -15,16 +15,16 @@ from lading_format.digest import blake3_digest
 
 MODEL = "model-registry/Model"
 # Files up to this size are one chunk; see DESIGN, chunking.
-_ONE_CHUNK_BYTES = 128 << 10
+_ONE_CHUNK_BYTES = 512 << 10
 _rng = random.Random(5)
-_SHARED = _rng.randbytes(300_000)
+_SHARED = _rng.randbytes(1_200_000)
 # Some small ones that lie together in one pack, and long ones that share chunks with each other.
 CONTENTS: Mapping[str, bytes] = {
     "empty": b"",
     "short": b"a few bytes",
     **{f"small {number}": _rng.randbytes(4_000 + 7_000 * number) for number in range(4)},
     "long": _SHARED,
-    "long and more": _SHARED + _rng.randbytes(150_000),
+    "long and more": _SHARED + _rng.randbytes(400_000),
 }
 
 Files = tuple[tuple[str, str], ...]

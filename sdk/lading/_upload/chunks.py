@@ -11,7 +11,7 @@ from lading._progress import ProgressMeter
 from lading._retry import RetryPolicy
 from lading._transport import BULK_LANES, Transport
 from lading._upload.content import Chunk, UploadingFile
-from lading._upload.flow import Budget, Inbox
+from lading._upload.flow import Inbox
 from lading._upload.lanes import Lane
 from lading._upload.session import Session
 from lading_proto.ingest.v1 import chunks_pb2
@@ -24,7 +24,7 @@ class ChunkFlow:
     """Takes chunks that were read, and says when all chunks of a file are durable.
 
     Invariant: every chunk that was submitted and is not settled is in `_on_way`, in one of the two inboxes or in the
-    hands of one task, and its bytes are charged to the budget.
+    hands of one task, and its bytes are held.
     """
 
     def __init__(
@@ -33,7 +33,6 @@ class ChunkFlow:
         session: Session,
         limits: Limits,
         policy: RetryPolicy,
-        budget: Budget,
         meter: ProgressMeter,
         on_durable: Callable[[Sequence[UploadingFile]], None],
     ) -> None:
@@ -41,7 +40,6 @@ class ChunkFlow:
         self._session = session
         self._limits = limits
         self._policy = policy
-        self._budget = budget
         self._meter = meter
         self._on_durable = on_durable
         self._to_ask: Inbox[Chunk] = Inbox()
@@ -69,7 +67,7 @@ class ChunkFlow:
         self._rest()
 
     def submit(self, chunks: Iterable[Chunk]) -> None:
-        """Take chunks whose bytes are charged to the budget. One whose twin is on its way waits for that one."""
+        """Take chunks whose bytes are held. One whose twin is on its way waits for that one."""
         fresh: list[Chunk] = []
         for chunk in chunks:
             twin = self._on_way.setdefault(chunk.digest, chunk)
@@ -79,7 +77,7 @@ class ChunkFlow:
             if twin.twins is None:
                 twin.twins = []
             twin.twins.append((chunk.file, chunk.index, len(chunk.data)))
-            self._budget.release(len(chunk.data))
+            chunk.block.release(len(chunk.data))
         self._to_ask.put(fresh)
 
     def sent(self, size_bytes: int) -> None:
@@ -92,12 +90,12 @@ class ChunkFlow:
 
     def settle(self, chunks: Iterable[Chunk], *, was_present: bool) -> None:
         """Note that chunks are durable: found there, or acknowledged."""
-        done_bytes = spared_bytes = freed_bytes = 0
+        done_bytes = spared_bytes = 0
         durable: list[UploadingFile] = []
         for chunk in chunks:
             del self._on_way[chunk.digest]
             file, size_bytes = chunk.file, len(chunk.data)
-            freed_bytes += size_bytes
+            chunk.block.release(size_bytes)
             file.sent_chunks += not was_present
             if not file.repairs:
                 done_bytes += size_bytes
@@ -110,11 +108,12 @@ class ChunkFlow:
                 if not other.repairs:
                     done_bytes += twin_bytes
                     spared_bytes += twin_bytes
-        self._budget.release(freed_bytes)
         self._meter.add(bytes_done=done_bytes, bytes_deduplicated=spared_bytes)
         self._on_durable(durable)
 
     async def _ask(self) -> None:
+        # Opened while the first files are read.
+        await self._policy.call(self._session.current_id)
         while await self._to_ask.ready():
             chunks = self._to_ask.take_many(self._limits.max_digests_per_call)
             self._questions += 1

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lading._local_files import LocalFile
+from lading._upload.blocks import Block
 
 DIGEST_BYTES = 32
 
@@ -33,8 +34,8 @@ class UploadingFile:
 
     source: LocalFile
     digest: bytes = b""
-    chunk_digests: bytearray = field(default_factory=bytearray)
-    chunk_sizes: array[int] = field(default_factory=lambda: array("I"))
+    chunk_digests: bytes | bytearray = b""
+    chunk_sizes: tuple[int, ...] | array[int] = ()
     unsettled: int = 0
     sent_chunks: int = 0
     is_read: bool = False
@@ -42,7 +43,7 @@ class UploadingFile:
     is_handed_on: bool = False
     repairs: int = 0
     number: int = 0
-    _ahead: set[int] = field(default_factory=set)
+    _ahead: set[int] | None = None
 
     @property
     def is_durable(self) -> bool:
@@ -54,10 +55,30 @@ class UploadingFile:
         """How many chunks are known."""
         return len(self.chunk_sizes)
 
+    def be_one_chunk(self, digest: bytes) -> None:
+        """Note that the whole file was read as one chunk; an empty one is none."""
+        self.digest = digest
+        self.is_read = True
+        if self.source.size_bytes:
+            self.chunk_sizes = (self.source.size_bytes,)
+            self.unsettled = 1
+
+    def add_chunk(self, digest: bytes, size_bytes: int) -> int:
+        """Note that another chunk was read; return its index."""
+        # Made here: most files are one chunk, and there may be a million.
+        if not isinstance(self.chunk_sizes, array):
+            self.chunk_digests, self.chunk_sizes = bytearray(), array("I")
+        self.chunk_digests += digest
+        self.chunk_sizes.append(size_bytes)
+        self.unsettled += 1
+        return len(self.chunk_sizes) - 1
+
     def settle(self, index: int) -> None:
         """Note that a chunk is durable."""
         self.unsettled -= 1
         if index != self.durable_chunks:
+            if self._ahead is None:
+                self._ahead = set()
             self._ahead.add(index)
             return
         self.durable_chunks += 1
@@ -84,7 +105,8 @@ class Chunk:
         index: The chunk's place in it.
         digest: BLAKE3-256 of the data.
         xxh3: XXH3-64 of the data.
-        data: The bytes: what the budget counts. A view of what was read with it, which stays in memory as well.
+        data: The bytes: a view of the block.
+        block: What they were read into. Nobody looks at them when they were released.
         twins: Other places, in this file or another, of the same bytes, seen while these were on their way.
         damaged_count: How often the server saw them damaged.
     """
@@ -94,5 +116,6 @@ class Chunk:
     digest: bytes
     xxh3: int
     data: bytes | memoryview
+    block: Block
     twins: list[tuple[UploadingFile, int, int]] | None = None
     damaged_count: int = 0

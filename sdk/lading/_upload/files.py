@@ -14,6 +14,7 @@ from lading._retry import RetryPolicy
 from lading._threads import Threads
 from lading._transport import Transport
 from lading._upload.blobs import Committer, failure
+from lading._upload.blocks import Block, Blocks
 from lading._upload.chunks import ChunkFlow
 from lading._upload.content import DIGEST_BYTES, UploadingFile
 from lading._upload.flow import Budget
@@ -22,10 +23,10 @@ from lading._upload.session import Session
 from lading._upload.streamed import STREAM_FROM_BYTES, StreamedCommit
 from lading_proto.ingest.v1 import chunks_pb2
 
-# Of file data, from reading to acknowledgement; with what two readers hold besides, 64 MiB.
-_MEMORY_BYTES = 48 << 20
+# Of file data, from reading to acknowledgement: 48 MiB.
+_BLOCKS = 6
 _READERS = 2
-_FILES_PER_BATCH = 256
+_FILES_PER_BATCH = 1_024
 # Files that were read and are not committed, about 1 KiB each beside their data: more than one CommitBlobs call takes,
 # so that the next gather while one is answered.
 _FILES_AT_ONCE = 16_384
@@ -56,8 +57,8 @@ class BlobUpload:
         self._limits = limits
         self._meter = meter
         self._threads = threads
-        self._budget = Budget(_MEMORY_BYTES)
-        self._flow = ChunkFlow(transport, session, limits, policy, self._budget, meter, self._hand_on)
+        self._blocks = Blocks(_BLOCKS, BLOCK_BYTES)
+        self._flow = ChunkFlow(transport, session, limits, policy, meter, self._hand_on)
         self._committer = Committer(transport, session, limits, policy, self._take_result)
         self._places = Budget(_FILES_AT_ONCE)
         self._digests = bytearray()
@@ -99,13 +100,13 @@ class BlobUpload:
             self._flow.all_submitted()
 
     async def _read_batch(self, files: list[UploadingFile]) -> None:
-        await self._budget.acquire(sum([file.source.size_bytes for file in files]))
-        chunks = await self._threads.run(read_batch, files)
+        block = await self._blocks.take()
+        chunks = await self._threads.run(read_batch, files, block)
         repeated = {file for file in files if self._is_repeated(file)}
         if repeated:
-            kept = [chunk for chunk in chunks if chunk.file not in repeated]
+            chunks = [chunk for chunk in chunks if chunk.file not in repeated]
             self._spare(repeated)
-            chunks = kept
+        block.hold(sum([len(chunk.data) for chunk in chunks]))
         self._flow.submit(chunks)
         self._hand_on([file for file in files if file not in repeated])
 
@@ -115,24 +116,22 @@ class BlobUpload:
             async with asyncio.TaskGroup() as group:
                 cutting = group.create_task(self._cut(large))
                 while not file.is_read:
-                    pieces, are_last = await cutting
+                    block, pieces, are_last = await cutting
                     if not are_last:
                         cutting = group.create_task(self._cut(large))
-                    self._flow.submit(await self._threads.run(large.hash, pieces, are_last=are_last))
+                    self._flow.submit(await self._threads.run(large.hash, block, pieces, are_last=are_last))
         if self._is_repeated(file) and file not in self._streamed:
             file.is_handed_on = True
             self._count_done(file)
         else:
             self._hand_on([file])
 
-    async def _cut(self, large: LargeFile) -> tuple[list[memoryview], bool]:
-        """Return the next pieces of a file, and whether they are the last."""
-        expected_bytes = large.next_bytes()
-        await self._budget.acquire(expected_bytes)
-        pieces = await self._threads.run(large.cut)
-        # Negative when the last piece made it more: then others wait for a little longer.
-        self._budget.release(expected_bytes - sum([len(piece) for piece in pieces]))
-        return pieces, not large.next_bytes()
+    async def _cut(self, large: LargeFile) -> tuple[Block, list[memoryview], bool]:
+        """Return the next pieces of a file, the block that they are in, and whether they are the last."""
+        block = await self._blocks.take()
+        pieces = await self._threads.run(large.cut, block.memory)
+        block.hold(sum([len(piece) for piece in pieces]))
+        return block, pieces, large.is_cut
 
     def _is_repeated(self, file: UploadingFile) -> bool:
         return self._by_digest.setdefault(file.digest, file) is not file
@@ -141,7 +140,6 @@ class BlobUpload:
         """Count files whose content another file of this upload has."""
         for file in files:
             size_bytes = file.source.size_bytes
-            self._budget.release(size_bytes)
             self._meter.add(bytes_done=size_bytes, bytes_deduplicated=size_bytes)
             self._count_done(file)
 
@@ -196,8 +194,9 @@ class BlobUpload:
         file.unsettled += len(wanted)
         file.is_handed_on = False
         for index, offset, size_bytes, digest in wanted:
-            await self._budget.acquire(size_bytes)
-            chunk = await self._threads.run(read_again, file, index, offset, size_bytes, digest)
+            block = await self._blocks.take()
+            chunk = await self._threads.run(read_again, file, index, offset, size_bytes, digest, block)
+            block.hold(size_bytes)
             self._flow.submit([chunk])
 
     def _count_done(self, file: UploadingFile) -> None:

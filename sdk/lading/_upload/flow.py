@@ -1,4 +1,4 @@
-"""What keeps an upload's tasks in step: a budget of bytes in memory, and queues between tasks. Knows no files."""
+"""What keeps an upload's tasks in step: a bound of what is on its way, and queues between tasks. Knows no files."""
 
 from __future__ import annotations
 

@@ -46,6 +46,8 @@ class KnownFiles:
 
     async def keep_stored(self, digests: KnownDigests) -> None:
         """Forget those digests that the entity does not have."""
+        if not digests.are_any:
+            return
         for first in range(0, len(digests), self._limits.max_digests_per_call):
             part = digests[first : first + self._limits.max_digests_per_call]
             asked = {digest: format_digest(digest) for digest in part if digest is not None}

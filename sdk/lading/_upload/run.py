@@ -48,7 +48,7 @@ async def upload(
         session = Session(transport, entity)
         meter = ProgressMeter(
             on_progress,
-            bytes_total=sum(file.size_bytes for file in source.files),
+            bytes_total=source.size_bytes,
             files_total=len(source.files),
         )
         with Threads() as threads:
@@ -92,11 +92,14 @@ async def _digests(
     stored: KnownDigests,
 ) -> bytearray:
     """Upload the files that are not known to be stored; return the digests of all, 32 bytes each."""
-    unread = array("I", (at for at, digest in enumerate(stored) if digest is None))
-    _count_known(meter, files, (at for at, digest in enumerate(stored) if digest is not None))
+    unread = array("I", stored.unknown())
+    if len(unread) < len(files):
+        _count_known(meter, files, (at for at, digest in enumerate(stored) if digest is not None))
     hashed_ns = time.time_ns()
     read = await blobs.run((files[at] for at in unread), len(unread))
     await known.remember(((files[at], digest) for at, digest in zip(unread, _each(read), strict=True)), hashed_ns)
+    if len(unread) == len(files):
+        return read
     for at, digest in zip(unread, _each(read), strict=True):
         stored[at] = digest
     return stored.joined

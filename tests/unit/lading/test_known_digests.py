@@ -21,6 +21,8 @@ def test_it_is_as_a_list_would_be(digests: list[bytes | None], data: st.DataObje
     begin, end = data.draw(st.tuples(st.integers(-25, 25), st.integers(-25, 25)))
     assert known[begin:end] == expected[begin:end]
     assert known.are_all == (None not in expected)
+    assert known.are_any == any(digest is not None for digest in expected)
+    assert [*known.unknown()] == [at for at, digest in enumerate(expected) if digest is None]
     if known.are_all:
         assert known.joined == b"".join(digest for digest in expected if digest is not None)
     for at in range(len(digests)):

@@ -34,6 +34,8 @@ def test_files_come_out_as_they_were_put_in_sorted_by_the_bytes_of_their_paths(f
     assert list(below) == expected
     assert len(below) == len(expected)
     assert below[1:3] == expected[1:3]
+    assert list(below.paths()) == [file.path for file in expected]
+    assert below.size_bytes == sum(file.size_bytes for file in expected)
 
 
 def test_a_file_is_where_the_directory_says(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from lading._upload.recipes import CHUNKS_PER_PART, recipe_messages
 def _file(number: int, chunk_count: int) -> UploadingFile:
     source = LocalFile(f"f{number}", f"/f{number}", max(1, chunk_count) * 100, 0, False, 0, 0, 0)
     file = UploadingFile(source, digest=number.to_bytes(32, "big"), is_read=True)
-    file.chunk_sizes.extend([100] * chunk_count)
-    file.chunk_digests.extend(b"".join([(number + index).to_bytes(32, "big") for index in range(chunk_count)]))
+    for index in range(chunk_count):
+        file.add_chunk((number + index).to_bytes(32, "big"), 100)
     return file
 
 

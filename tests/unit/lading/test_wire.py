@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lading._local_files import LocalFile
+from lading._upload.blocks import Block, Blocks
 from lading._upload.content import Chunk, UploadingFile
 from lading._upload.wire import encode_batch
 from lading_proto.ingest.v1 import chunks_pb2
 
 _FILE = UploadingFile(LocalFile("f", "/f", 0, 0, False, 0, 0, 0))
+_BLOCK = Block(Blocks(0, 0), memoryview(b""))
 _CHUNKS = st.builds(
     Chunk,
     file=st.just(_FILE),
@@ -22,6 +24,7 @@ _CHUNKS = st.builds(
     data=st.one_of(
         st.binary(min_size=1, max_size=300), st.integers(1, 2 << 20).map(lambda size_bytes: b"x" * size_bytes)
     ),
+    block=st.just(_BLOCK),
 )
 
 
@@ -34,6 +37,6 @@ def test_the_encoding_is_that_of_protobuf(chunks: Sequence[Chunk]) -> None:
 
 
 def test_a_checksum_of_zero_reads_as_zero() -> None:
-    chunk = Chunk(_FILE, 0, bytes(32), 0, b"data")
+    chunk = Chunk(_FILE, 0, bytes(32), 0, b"data", _BLOCK)
     (read,) = chunks_pb2.PutChunksRequest.FromString(encode_batch([chunk])).batch.chunks
     assert (read.xxh3, read.size_bytes, read.data) == (0, 4, b"data")

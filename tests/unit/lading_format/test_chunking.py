@@ -15,18 +15,20 @@ from hypothesis import strategies as st
 from lading_format.chunking import (
     CDC_MIN_BYTES,
     MAX_CHUNK_BYTES,
-    SEGMENT_BYTES,
     SMALL_FILE_BYTES,
     TENSOR_CHUNK_BYTES,
     FileChanged,
+    FileCutter,
     StreamCutter,
-    iter_file_chunks,
 )
 from lading_format.digest import blake3_digest
 from lading_format.errors import ReasonedError
 
 SEED = 20261124
 MIB = 1 << 20
+BUFFER_BYTES = 8 * MIB
+# A rest of up to this much stays with the chunk before it.
+TENSOR_REST_BYTES = 128 << 10
 NOISE = random.Random(SEED).randbytes(24 * MIB + 12_345)
 # What FastCDC finds no cut in, what it cuts, and what lies between.
 MIXED = NOISE[: 3 * MIB] + bytes(5 * MIB) + NOISE[3 * MIB : 7 * MIB] + b"ab" * (3 * MIB)
@@ -42,17 +44,23 @@ def opened(path: Path, data: bytes) -> Iterator[int]:
         os.close(descriptor)
 
 
-def file_chunks(path: Path, data: bytes, borders: Sequence[int] | None = None) -> list[bytes]:
+def cut_all(cutter: FileCutter, buffer_bytes: int) -> Iterator[bytes]:
+    """The chunks of a file that is read into one buffer again and again."""
+    buffer = memoryview(bytearray(buffer_bytes))
+    while cutter.left_bytes:
+        before_bytes = cutter.left_bytes
+        chunks = cutter.cut(buffer)
+        assert cutter.left_bytes == before_bytes - sum(map(len, chunks))
+        yield from map(bytes, chunks)
+
+
+def file_chunks(
+    path: Path, data: bytes, borders: Sequence[int] | None = None, buffer_bytes: int = BUFFER_BYTES
+) -> list[bytes]:
     """The chunks of a file that has this content; checks that they are the file, without a gap."""
     with opened(path, data) as descriptor:
-        pieces = list(iter_file_chunks(descriptor, len(data), borders))
-    offset = 0
-    for begin, piece in pieces:
-        assert begin == offset
-        assert 0 < len(piece) <= MAX_CHUNK_BYTES
-        offset += len(piece)
-    # After all were read: none of them may have been overwritten.
-    chunks = [bytes(piece) for _, piece in pieces]
+        chunks = list(cut_all(FileCutter(descriptor, len(data), borders), buffer_bytes))
+    assert all(0 < len(chunk) <= MAX_CHUNK_BYTES for chunk in chunks)
     assert b"".join(chunks) == data
     return chunks
 
@@ -91,11 +99,21 @@ def test_a_stream_that_comes_byte_by_byte_is_cut_the_same() -> None:
 
 @pytest.mark.parametrize(
     "size_bytes",
-    [0, 1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, len(NOISE)],
+    [0, 1, SMALL_FILE_BYTES, SMALL_FILE_BYTES + 1, BUFFER_BYTES - 1, BUFFER_BYTES, BUFFER_BYTES + 1, len(NOISE)],
 )
 def test_a_file_is_cut_as_a_stream_is(tmp_path: Path, size_bytes: int) -> None:
     data = NOISE[:size_bytes]
     assert file_chunks(tmp_path / "file", data) == stream_chunks([data])
+
+
+@pytest.mark.parametrize("borders", [None, [], [MIB, 5 * MIB + 1]])
+@pytest.mark.parametrize("buffer_bytes", [MAX_CHUNK_BYTES + 1, 3 * MIB, len(NOISE), len(NOISE) + 1])
+def test_a_file_is_cut_the_same_whatever_the_buffer(
+    tmp_path: Path, buffer_bytes: int, borders: list[int] | None
+) -> None:
+    path = tmp_path / "file"
+    assert file_chunks(path, NOISE, borders, buffer_bytes) == file_chunks(path, NOISE, borders)
+    assert file_chunks(path, MIXED, borders, buffer_bytes) == file_chunks(path, MIXED, borders)
 
 
 def test_a_file_without_any_cut_is_cut_as_a_stream_is(tmp_path: Path) -> None:
@@ -105,6 +123,18 @@ def test_a_file_without_any_cut_is_cut_as_a_stream_is(tmp_path: Path) -> None:
 def test_small_files_are_one_chunk_even_with_borders(tmp_path: Path) -> None:
     data = NOISE[:SMALL_FILE_BYTES]
     assert file_chunks(tmp_path / "file", data, [100]) == [data]
+
+
+@pytest.mark.parametrize("portion_bytes", [1_000, SMALL_FILE_BYTES])
+def test_a_small_stream_is_one_chunk_and_the_rest_of_a_long_one_is_cut(portion_bytes: int) -> None:
+    counts = set[int]()
+    for begin in range(0, 8 * MIB, MIB):
+        small = NOISE[begin : begin + SMALL_FILE_BYTES]
+        assert stream_chunks(portioned(small, [portion_bytes])) == [small]
+        counts.add(len(stream_chunks(portioned(NOISE[begin : begin + SMALL_FILE_BYTES + 1], [portion_bytes]))))
+    assert max(counts) > 1
+    # What is left at the end of a long one is less than that as well.
+    assert min(map(len, stream_chunks(portioned(NOISE, [portion_bytes]))[:-1])) < SMALL_FILE_BYTES
 
 
 def test_a_portion_may_be_overwritten_after_it_was_fed() -> None:
@@ -168,14 +198,14 @@ def test_a_file_is_cut_at_its_borders_and_every_mebibyte_between_them(
         inner = sorted(cut - begin for cut in ends if begin < cut < end)
         assert inner == [TENSOR_CHUNK_BYTES * (index + 1) for index in range(len(inner))]
         rest = end - begin - len(inner) * TENSOR_CHUNK_BYTES
-        assert rest <= TENSOR_CHUNK_BYTES + SMALL_FILE_BYTES
-        assert not inner or rest > SMALL_FILE_BYTES
+        assert rest <= TENSOR_CHUNK_BYTES + TENSOR_REST_BYTES
+        assert not inner or rest > TENSOR_REST_BYTES
 
 
 @pytest.mark.parametrize("borders", [None, [MIB]])
 def test_a_file_that_became_shorter_is_told_as_changed(tmp_path: Path, borders: list[int] | None) -> None:
     with opened(tmp_path / "file", NOISE[: 10 * MIB]) as descriptor:
-        chunks = iter_file_chunks(descriptor, 10 * MIB, borders)
+        chunks = cut_all(FileCutter(descriptor, 10 * MIB, borders), BUFFER_BYTES)
         next(chunks)
         os.truncate(tmp_path / "file", 9 * MIB)
         with pytest.raises(FileChanged, match="ended at 9437184 bytes") as caught:
@@ -187,4 +217,4 @@ def test_a_file_that_became_shorter_is_told_as_changed(tmp_path: Path, borders: 
 
 def test_a_small_file_that_became_shorter_is_told_as_changed(tmp_path: Path) -> None:
     with opened(tmp_path / "file", b"abc") as descriptor, pytest.raises(FileChanged):
-        list(iter_file_chunks(descriptor, 4))
+        FileCutter(descriptor, 4).cut(memoryview(bytearray(4)))

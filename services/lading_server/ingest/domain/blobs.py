@@ -31,7 +31,7 @@ from lading_server.ingest.domain.recipes import (
     encode_recipe_record,
     recipe_slices,
 )
-from lading_server.ingest.index.rows import IndexBatch, NewBlob, NewRecipePart, PacksGone, pack_refs
+from lading_server.ingest.index.rows import IndexBatch, NewBlob, NewRecipePart, PacksGone, pack_ref, pack_refs
 from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.packs.format import RecordType
 from lading_server.ingest.packs.storage import PackClass
@@ -267,7 +267,7 @@ class BlobIntake:
 
 def _add_single(recipe: _Recipe, piece: RecipePiece, location: Location | None) -> None:
     """Take a blob of one chunk: PutChunks has hashed the very bytes under the very digest."""
-    recipe.refs += pack_refs([ChunkSpan(piece.blob_digest, piece.size_bytes & 0xFFFFFFFF)])
+    recipe.refs += pack_ref(piece.blob_digest, piece.size_bytes & 0xFFFFFFFF)
     if location is None:
         recipe.missing.append(piece.blob_digest)
         return

@@ -6,7 +6,9 @@ import struct
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from lading_format.digest import new_hasher
+from blake3 import blake3
+
+from lading_format.digest import blake3_digest, new_hasher
 from lading_format.errors import ReasonedError
 from lading_server.common.errors import CorruptRecord, SizeMismatch
 from lading_server.common.one_ahead import one_ahead
@@ -148,17 +150,20 @@ class BlobHasher:
     """
 
     def __init__(self) -> None:
-        self._hasher = new_hasher()
+        # Not before there is something to hash: most blobs are one chunk, whose digest is known.
+        self._hasher: blake3 | None = None
         self.size_bytes = 0
 
     def update(self, data: bytes | memoryview) -> None:
         """See the next bytes."""
+        if self._hasher is None:
+            self._hasher = new_hasher()
         self._hasher.update(data)
         self.size_bytes += len(data)
 
     def digest(self) -> bytes:
         """Return the digest of what was seen."""
-        return self._hasher.digest()
+        return blake3_digest(b"") if self._hasher is None else self._hasher.digest()
 
 
 class HashJob(NamedTuple):

@@ -194,6 +194,11 @@ class IndexBatch:
     quota_bytes: int = 0
 
 
+def pack_ref(digest: bytes, size_bytes: int) -> bytes:
+    """Return the packed form of one reference; see `pack_refs`."""
+    return _REF.pack(digest, size_bytes)
+
+
 def pack_refs(refs: Iterable[tuple[bytes, int]]) -> bytes:
     """Return the packed form of (digest, size in bytes): 36 bytes each, the size as u32, little-endian."""
     return b"".join(_REF.pack(digest, size_bytes) for digest, size_bytes in refs)
