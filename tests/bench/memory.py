@@ -21,10 +21,9 @@ _LEFT_BYTES = 8 << 30
 # Freed right before: more than one contender takes. The machine leaves it alone for two seconds.
 _FREED_BYTES = 3 << 30
 _BLOCK = bytes(4 << 20)
-_READAHEAD_BYTES = 2 << 20
-# Less than this much is free only for a moment: the kernel keeps some.
-_FREE_BYTES = 512 << 20
-_FILL_SECONDS = 30.0
+# The kernel keeps some free.
+_FREE_BYTES = 1 << 30
+_FILL_SECONDS = 5.0
 # ext4 gives an inode again only when it was deleted five seconds ago, and until then looks at each such one for every
 # file that it makes: 10,000 files took 5 s instead of 0.8 s right after 10,000 others were deleted.
 _RECENTLY_DELETED_SECONDS = 6.0
@@ -46,19 +45,19 @@ class UsedMemory:
         time.sleep(_RECENTLY_DELETED_SECONDS)
         self._fill()
         if source is not None:
-            for path in source.rglob("*"):
+            # Twice, so that it is not what has to make room.
+            for path in [*source.rglob("*")] * 2:
                 if path.is_file():
                     _read(path)
-        _held(_FREED_BYTES).close()
-
-    def _fill(self) -> None:
         descriptor = os.open(self._filler, os.O_RDONLY)
         try:
-            # Reads what is not there, and does not count as a use of what is: that goes first when memory is wanted.
-            for offset in range(0, os.fstat(descriptor).st_size, _READAHEAD_BYTES):
-                os.posix_fadvise(descriptor, offset, _READAHEAD_BYTES, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(descriptor, 0, _FREED_BYTES, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
+
+    def _fill(self) -> None:
+        # By the processor, and not by readahead alone: what only the disk wrote to is still not the machine's own.
+        _read(self._filler)
         until = time.monotonic() + _FILL_SECONDS
         while _memory("MemFree") > _FREE_BYTES:
             if time.monotonic() > until:
