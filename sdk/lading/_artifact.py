@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from lading._errors import AlreadyExists, InvalidArgument, NotFound
+from lading._errors import AlreadyExists, InvalidArgument, NotFound, format_errors
 from lading._json import plain_object
 from lading._local_files import LocalFile
 from lading._model import Reference, StrPath
-from lading._registry.names import format_errors
 from lading._scan import scan_directory, scan_mapping
 from lading_format.names import check_collection, check_type
 from lading_format.paths import check_path, fold

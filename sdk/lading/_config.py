@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from lading._address import Address, parse_address
 from lading._credentials import Credentials, Login, read_credentials
-from lading._errors import InvalidArgument
-from lading._registry.names import format_errors
+from lading._errors import InvalidArgument, format_errors
 from lading._trust import SYSTEM_TRUST, Trust, check_trust
 from lading_format.local_server import local_server_path
 from lading_format.names import check_entity_name, check_project

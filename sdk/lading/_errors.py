@@ -30,6 +30,8 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import ClassVar
 
+from lading_format.errors import FormatError
+
 
 class LadingError(Exception):
     """The base of everything that the SDK raises on purpose.
@@ -266,6 +268,15 @@ def error_from(code: int, reason: str, message: str, metadata: Mapping[str, str]
     """Return the error for a status or an in-band `ItemError`, whose `code` is a `google.rpc.Code`."""
     kind = REASONS.get(reason) or CODES.get(code, LadingError)
     return kind(message or f"The server gave no message (code {code}).", reason=reason, metadata=metadata)
+
+
+@contextmanager
+def format_errors() -> Iterator[None]:
+    """Around code of lading_format: raise its errors as the SDK's."""
+    try:
+        yield
+    except FormatError as error:
+        raise InvalidArgument(error.message, reason=error.reason, metadata=error.metadata) from error
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class KnownDigests(Sequence[bytes | None]):
 
     def unknown(self) -> Iterator[int]:
         """Yield the numbers of the files whose digest is not known."""
-        return compress(count(), [not is_known for is_known in self._is_known])
+        return compress(count(), (not is_known for is_known in self._is_known))
 
     @property
     def are_any(self) -> bool:

@@ -99,7 +99,8 @@ class FilesBelow(Sequence[LocalFile]):
     @property
     def size_bytes(self) -> int:
         """The sizes of all, together."""
-        return sum([int.from_bytes(packed[_SIZE_AT : _SIZE_AT + _SIZE_BYTES], "little") for packed in self._packed])
+        # Not a list of them: there may be a million.
+        return sum(int.from_bytes(packed[_SIZE_AT : _SIZE_AT + _SIZE_BYTES], "little") for packed in self._packed)
 
     def __len__(self) -> int:
         return len(self._packed)

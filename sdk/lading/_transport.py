@@ -34,7 +34,8 @@ BULK_LANES = 2
 # Longer than any pause that a healthy server makes between two messages of a stream that it is busy with.
 STALL_SECONDS = 60.0
 
-_MESSAGE_BYTES = 4 << 20
+# The largest message either way. What a server takes is in its limits.
+MESSAGE_BYTES = 4 << 20
 _RECEIVE_SLACK_BYTES = 64 << 10  # so that a message at exactly the server's limit passes, whatever frames it
 # What the far end may send of a stream before it is read. gRPC's own is 16 MiB, or more where it takes a hiccup for a
 # long line; each of its threads, one a processor, then keeps as much of freed memory, and a download of one file was
@@ -207,8 +208,8 @@ _OPTIONS = (
     # megabytes that were sent.
     ("grpc.http2.ping_timeout_ms", 45_000),
     ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.max_send_message_length", _MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", _MESSAGE_BYTES + _RECEIVE_SLACK_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES + _RECEIVE_SLACK_BYTES),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.http2.lookahead_bytes", _LOOKAHEAD_BYTES),
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -120,7 +120,7 @@ class FileCutter:
     def cut(self, buffer: memoryview) -> list[memoryview]:
         """Read the next bytes into a buffer and return the chunks that are complete there, as views of it.
 
-        Blocking, and lets other threads run meanwhile. No chunk comes only at the end of the file.
+        Blocking, and lets other threads run meanwhile. Returns none only at the end of the file.
 
         Args:
             buffer: Has more than MAX_CHUNK_BYTES, or all that is left.

@@ -97,8 +97,8 @@ async def serve(settings: Settings) -> None:
         if parts.registry is not None:
             stack.enter_context(announced(host, server.port, str(key_file or ""), tls=certificates.serves_tls))
         key = f", admin key in {key_file}" if key_file is not None else ""
-        _spare_collections()
         shown = f"{'grpcs://' if certificates.serves_tls else ''}{shown_address(host, server.port)}"
+        _spare_collections()
         sys.stdout.write(f"lading {version('lading')} is ready at {shown} (data in {settings.data}{key})\n")
         sys.stdout.flush()
         await told.wait()

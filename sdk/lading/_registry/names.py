@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from lading._errors import InvalidArgument
-from lading_format.errors import FormatError
+from lading._errors import InvalidArgument, format_errors
 from lading_format.names import MODEL_REGISTRY, check_collection, check_entity_name, check_project
 from lading_format.references import SCHEME, VersionReference, parse_reference
 
@@ -74,12 +71,3 @@ def portfolio_name(text: str, entity: str) -> CollectionName:
     if found.project != MODEL_REGISTRY:
         raise InvalidArgument(f"{text[:200]!r} is no registered model. Link to {MODEL_REGISTRY}/{found.name}.")
     return found
-
-
-@contextmanager
-def format_errors() -> Iterator[None]:
-    """Around code of lading_format: raise its errors as the SDK's."""
-    try:
-        yield
-    except FormatError as error:
-        raise InvalidArgument(error.message, reason=error.reason, metadata=error.metadata) from error

@@ -10,10 +10,9 @@ from typing import Any
 
 from lading._artifact import Artifact
 from lading._client import Client
-from lading._errors import FailedPrecondition, InvalidArgument
+from lading._errors import FailedPrecondition, InvalidArgument, format_errors
 from lading._json import plain_object
 from lading._model import StrPath
-from lading._registry.names import format_errors
 from lading._retry import RetryPolicy
 from lading._run.fields import Fields
 from lading._run.live import LiveRun

@@ -9,11 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 from lading._artifact import Artifact
-from lading._errors import InvalidArgument, NotLogged
+from lading._errors import InvalidArgument, NotLogged, format_errors
 from lading._json import plain_object
 from lading._model import Reference, StrPath
 from lading._registry.convert_retention import ttl_seconds
-from lading._registry.names import format_errors
 from lading._version import Version
 from lading_format.names import check_settable_alias, check_tag
 

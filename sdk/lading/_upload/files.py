@@ -12,7 +12,7 @@ from lading._local_files import LocalFile
 from lading._progress import ProgressMeter
 from lading._retry import RetryPolicy
 from lading._threads import Threads
-from lading._transport import Transport
+from lading._transport import MESSAGE_BYTES, Transport
 from lading._upload.blobs import Committer, failure
 from lading._upload.blocks import Block, Blocks
 from lading._upload.chunks import ChunkFlow
@@ -23,6 +23,9 @@ from lading._upload.session import Session
 from lading._upload.streamed import STREAM_FROM_BYTES, StreamedCommit
 from lading_proto.ingest.v1 import chunks_pb2
 
+# Two messages: gRPC has a copy of one while the next is laid out, and both are freed at about the same time. With one,
+# the heap was given back and taken again all the time: 300,000 page faults for 1 GiB instead of 30,000.
+_FREED_BYTES = 2 * MESSAGE_BYTES
 # Of file data, from reading to acknowledgement: 48 MiB.
 _BLOCKS = 6
 _READERS = 2
@@ -74,7 +77,7 @@ class BlobUpload:
         jobs = _jobs(UploadingFile(source, number=number) for number, source in enumerate(sources))
         self._uncommitted = count
         self._digests = bytearray(DIGEST_BYTES * count)
-        keep_freed_memory()
+        keep_freed_memory(_FREED_BYTES)
         with one_error():
             async with self._group as group:
                 self._flow.start(group)

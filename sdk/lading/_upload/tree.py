@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
-from lading._errors import InvalidArgument
+from lading._errors import format_errors
 from lading._model import TreeInfo
 from lading._transport import Stream, Transport
 from lading_format.digest import format_digest
-from lading_format.errors import FormatError
 from lading_format.tree import FileEntry, ReferenceEntry, TreeHasher
 from lading_proto.ingest.v1 import trees_pb2
 
@@ -57,7 +55,7 @@ def tree_info(tree: trees_pb2.TreeInfo) -> TreeInfo:
 def tree_digest(entries: TreeEntries) -> str:
     """Return the digest that the tree of these entries has. Raises InvalidArgument when they cannot be one tree."""
     hasher = TreeHasher()
-    with _invalid_argument():
+    with format_errors():
         for entry in entries:
             hasher.add(entry)
         return format_digest(hasher.finish())
@@ -74,7 +72,7 @@ class _Layout:
         """Return the next message, or None after the last. Raises InvalidArgument."""
         message = trees_pb2.PutTreeRequest()
         message_bytes = 0
-        with _invalid_argument():
+        with format_errors():
             for entry in self._entries:
                 self._hasher.add(entry)
                 message_bytes += _ENTRY_OVERHEAD_BYTES + _add(message.batch, entry)
@@ -98,11 +96,3 @@ def _add(batch: trees_pb2.TreeEntryBatch, entry: FileEntry | ReferenceEntry) -> 
     reference = trees_pb2.TreeReference(uri=entry.uri, checksum=entry.checksum, size_bytes=entry.size_bytes)
     batch.entries.add(path=entry.path, reference=reference)
     return len(entry.path.encode()) + len(entry.uri) + len(entry.checksum)
-
-
-@contextmanager
-def _invalid_argument() -> Iterator[None]:
-    try:
-        yield
-    except FormatError as error:
-        raise InvalidArgument(error.message, reason=error.reason, metadata=error.metadata) from error
