@@ -17,7 +17,7 @@ from lading_server.ingest.index.schema import ContentState, PackState, blobs, ch
 from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.packs.format import HEADER_BYTES, RecordType
 from lading_server.ingest.packs.local import LocalPackStorage, StoreLocked
-from lading_server.ingest.packs.reader import verify_pack
+from lading_server.ingest.packs.reader import read_index, read_trailer, verify_pack
 from lading_server.ingest.rebuild.report import Report
 from lading_server.maintenance.halves import MaintenanceRefused, Places
 from lading_server.maintenance.rebuild import rebuild_index
@@ -139,6 +139,34 @@ async def test_a_pack_that_a_crash_left_open_is_read_to_its_last_whole_record_an
     assert report.damaged_records.count == 0
     storage = LocalPackStorage(data)
     verify_pack(storage, pack)
+    storage.close()
+    assert (await states(other_url, packs))[pack.bytes] == PackState.SEALED
+
+
+@pytest.mark.parametrize("part", ["pack header", "header", "payload"])
+async def test_a_pack_that_a_crash_left_open_and_that_is_damaged_is_sealed_with_what_is_whole(
+    url: str, other_url: str, data: Path, part: str
+) -> None:
+    await fill(data, url, seed=SEED, entity_names=["acme"])
+    places = await chunk_places(url)
+    by_pack: dict[UUID, list[int]] = {}
+    for _, pack, offset in places:
+        by_pack.setdefault(pack, []).append(offset)
+    pack, offsets = next((pack, sorted(offsets)) for pack, offsets in sorted(by_pack.items()) if len(offsets) > 2)
+    path = path_of(data, pack)
+    # Without index and trailer, as before it was sealed; and the one before the last record is damaged.
+    storage = LocalPackStorage(data)
+    end = read_trailer(storage, pack).index_offset
+    storage.close()
+    path.write_bytes(path.read_bytes()[:end])
+    flip(path, {"pack header": 20, "header": offsets[-2] + 8, "payload": offsets[-2] + HEADER_BYTES}[part])
+    report = await rebuild_index(Places(data, other_url))
+    lost = set() if part == "pack header" else {(pack, offsets[-2])}
+    assert {(where, at) for _, where, at in places} - {(w, a) for _, w, a in await chunk_places(other_url)} == lost
+    assert report.damaged_records.count == len(lost)
+    assert report.lost_packs.count == 0
+    storage = LocalPackStorage(data)
+    assert len(read_index(storage, pack)) == len(offsets) + 1 - (part == "header")
     storage.close()
     assert (await states(other_url, packs))[pack.bytes] == PackState.SEALED
 

@@ -54,6 +54,8 @@ class Bench:
         self.clock = FakeClock()
         self.disk = FaultyDisk()
         self.packs: FaultyPacks
+        # What cannot be read from the next start on.
+        self.bad: tuple[UUID, int, int] | None = None
         self.rng = random.Random(SEED)
         self._made = 0
 
@@ -63,6 +65,7 @@ class Bench:
 
         def wrap(storage: object) -> FaultyPacks:
             self.packs = FaultyPacks(storage)  # type: ignore[arg-type]
+            self.packs.bad = self.bad
             return self.packs
 
         async with running_pair(self.data, SETTINGS, self.clock, disk=self.disk, wrap=wrap, retry_seconds=RETRY) as run:
@@ -253,6 +256,26 @@ async def test_after_a_sync_that_failed_nothing_is_acknowledged_and_a_start_reco
         await bench.put(run, "b", second)
         assert await read(run, "b") == second
         assert PackState.DAMAGED.value not in await pack_states(run)
+
+
+async def test_a_start_that_cannot_read_a_place_of_an_open_pack_loses_what_is_there_and_nothing_else(
+    bench: Bench,
+) -> None:
+    files = bench.files(4)
+    async with bench.running() as run:
+        await bench.put(run, "a", files)
+        bench.bad = await place_of(run, files["f1"])
+        # Whatever is open stays so.
+        bench.disk.fail("sync of a file")
+        with pytest.raises(lading.IntegrityError, match="EIO"):
+            await bench.put(run, "b", bench.files(1))
+        assert PackState.OPEN.value in await pack_states(run)
+    async with bench.running() as run:
+        assert set(await pack_states(run)) == {PackState.SEALED.value}
+        assert not await run.ingest.index.chunks.locate("acme", [blake3_digest(files["f1"])])
+        assert await read(run, "a") == {name: data for name, data in files.items() if name != "f1"}
+        await bench.put(run, "a", files)
+        assert await read(run, "a") == files
 
 
 # --- collections ---

@@ -232,6 +232,9 @@ class PackPool:
             return
         try:
             sealed = await self._workers.run(seal_after_crash, self._storage, pack, whole_bytes)
+            for damage in sealed.damages:
+                # Whoever reads it next, or a check, counts it as lost.
+                _log.critical("pack %s is damaged: %s at %d; what is whole stays", pack, damage.what, damage.begin)
             await self._rows.mark_sealed(pack, sealed.total_bytes)
         except DiskLow as error:
             _log.warning("pack %s waits to be sealed until there is space: %s", pack, error)

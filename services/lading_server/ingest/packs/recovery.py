@@ -6,10 +6,11 @@ One of which nothing is durable is deleted.
 from __future__ import annotations
 
 from bisect import bisect, insort
+from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import UUID
 
-from lading_server.common.errors import CorruptRecord
+from lading_server.common.errors import CorruptRecord, StorageFailed
 from lading_server.ingest.packs.format import HEADER_BYTES, IndexEntry, RecordHeader, decode_record_header, header_seed
 from lading_server.ingest.packs.reader import read_pack_header, scan_records
 from lading_server.ingest.packs.salvage import Salvage
@@ -18,6 +19,8 @@ from lading_server.ingest.packs.writer import PackWriter
 
 # Hashed in one call.
 _STEP_BYTES = 8 << 20
+# What the disk refuses to read is told from what it reads by so much.
+_BLOCK_BYTES = 4096
 
 
 class DamagedSpan(NamedTuple):
@@ -45,17 +48,19 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
 
     It is never appended to again.
     May be interrupted and repeated: whatever is after `durable_bytes`, half a trailer for example, is cut off again.
+    Where the disk refuses to read a part of it, that part is damaged like any other, and counts as zeros in the
+    checksum of the whole.
 
     Raises:
-        CorruptRecord: The pack's header is damaged, or no record before `durable_bytes` is whole. Nothing was cut.
+        CorruptRecord: No record before `durable_bytes` is whole. Nothing was cut.
         PackNotFound, ShortRead: The pack is not there, or shorter than `durable_bytes`.
         DiskLow: There is no space for index and trailer; to be tried again.
-        StorageFailed: The disk refused.
+        StorageFailed: The disk refused to write; or to read any of it, and nothing was cut.
     """
     if durable_bytes == 0:
         storage.delete(pack)
         return SealedPack(0, 0)
-    read_pack_header(storage, pack)
+    of_header = _damages_of_header(storage, pack)
     if durable_bytes <= HEADER_BYTES:
         # No sync returns such a length: a pack's owner is written before anything is synced.
         raise CorruptRecord(
@@ -68,18 +73,31 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
     writer = PackWriter(storage.recover(pack, durable_bytes), pack)
     try:
         for offset in range(0, durable_bytes, _STEP_BYTES):
-            writer.adopt(storage.read(pack, offset, min(_STEP_BYTES, durable_bytes - offset)), [])
+            for data in _readable(storage, pack, offset, min(_STEP_BYTES, durable_bytes - offset)):
+                writer.adopt(data, [])
         writer.adopt(b"", entries)
-        return SealedPack(writer.seal(), len(entries), damages)
+        return SealedPack(writer.seal(), len(entries), (*of_header, *damages))
     finally:
         writer.abandon()
 
 
+def _damages_of_header(storage: PackStorage, pack: UUID) -> list[DamagedSpan]:
+    """Return what is damaged of the pack's own header: no record needs it. Raises PackNotFound, ShortRead."""
+    try:
+        read_pack_header(storage, pack)
+    except (CorruptRecord, StorageFailed) as error:
+        return [DamagedSpan(0, HEADER_BYTES, error.message)]
+    return []
+
+
 def _entries(storage: PackStorage, pack: UUID, durable_bytes: int) -> tuple[list[IndexEntry], tuple[DamagedSpan, ...]]:
-    """Return the records before `durable_bytes`, and what is damaged there. Raises CorruptRecord when none is whole."""
+    """Return the records before `durable_bytes`, and what is damaged there.
+
+    Raises CorruptRecord, StorageFailed when none is whole.
+    """
     try:
         return [_entry(record.header, record.offset) for record in scan_records(storage, pack, durable_bytes)], ()
-    except CorruptRecord as error:
+    except (CorruptRecord, StorageFailed) as error:
         first = error
     salvage = Salvage(storage, pack, durable_bytes)
     entries = [_entry(record.header, record.offset) for record in salvage.records()]
@@ -92,6 +110,19 @@ def _entries(storage: PackStorage, pack: UUID, durable_bytes: int) -> tuple[list
             header = decode_record_header(storage.read(pack, damage.offset, HEADER_BYTES), header_seed(pack))
             insort(entries, _entry(header, damage.offset), key=_offset)
     return entries, tuple(spans)
+
+
+def _readable(storage: PackStorage, pack: UUID, offset: int, length: int) -> Iterator[bytes]:
+    """Yield all bytes of a part of a pack, zeros where the disk refuses to read."""
+    try:
+        yield storage.read(pack, offset, length)
+    except StorageFailed:
+        if length <= _BLOCK_BYTES:
+            yield bytes(length)
+            return
+        half = length // 2
+        yield from _readable(storage, pack, offset, half)
+        yield from _readable(storage, pack, offset + half, length - half)
 
 
 def _entry(header: RecordHeader, offset: int) -> IndexEntry:

@@ -97,10 +97,10 @@ class PackAdoption:
         return entity
 
     def _seal(self, pack: UUID, salvage: Salvage) -> int:
-        """Seal what a crash left open; return the pack's length. One that is damaged, too, stays unsealed."""
-        if not salvage.is_sealed and not salvage.damages:
-            return seal_after_crash(self._storage, pack, salvage.whole_bytes).total_bytes
-        return self._storage.size(pack) if salvage.is_sealed else salvage.whole_bytes
+        """Seal what a crash left open; return the pack's length."""
+        if salvage.is_sealed:
+            return self._storage.size(pack)
+        return seal_after_crash(self._storage, pack, salvage.whole_bytes).total_bytes
 
     async def _write_chunks(self, entity_id: int, pack: UUID, batch: _Batch) -> None:
         # Of two records for one chunk the first of the pack counts, as in a group commit.

@@ -15,6 +15,7 @@ from lading_server.ingest.packs.memory import MemoryPackStorage
 from lading_server.ingest.packs.reader import read_index, read_payloads, scan_records, verify_pack
 from lading_server.ingest.packs.recovery import SealedPack, seal_after_crash
 from lading_server.ingest.packs.storage import PackNotFound, ShortRead
+from tests.support.disks import FaultyPacks
 
 from .samples import open_pack, pack_of, payloads, records
 
@@ -139,6 +140,54 @@ def test_damage_before_the_durable_length_is_told_and_the_rest_is_sealed(damaged
     )
     # What was not durable is gone.
     assert b"not yet" not in storage.read(writer.pack, 0, storage.size(writer.pack))
+
+
+def test_a_damaged_header_of_the_pack_costs_no_record() -> None:
+    storage = MemoryPackStorage()
+    writer, locations = pack_of(storage, CONTENTS)
+    storage.corrupt(writer.pack, 8)
+    sealed = seal_after_crash(storage, writer.pack, writer.length_bytes)
+    assert sealed.record_count == len(CONTENTS) + 1
+    (span,) = sealed.damages
+    assert (span.begin, span.end) == (0, HEADER_BYTES)
+    assert read_payloads(storage, locations, [record.digest for record in records(CONTENTS)]) == CONTENTS
+    assert len(read_index(storage, writer.pack)) == sealed.record_count
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_where_the_disk_refuses_to_read_what_is_there_is_lost_and_the_rest_is_sealed(at: int) -> None:
+    contents = [bytes([number]) * 10_000 for number in range(1, 5)]
+    inner = MemoryPackStorage()
+    writer, locations = pack_of(inner, contents)
+    storage = FaultyPacks(inner)
+    place = locations[at]
+    # In the middle of a payload, so that no header is touched.
+    storage.bad = (writer.pack, place.offset + 5000, place.offset + 5100)
+    sealed = seal_after_crash(storage, writer.pack, writer.length_bytes)
+    assert sealed.record_count == len(contents) + 1
+    assert [(span.begin, span.end) for span in sealed.damages] == [(place.offset, locations[at + 1].offset)]
+    digests = [record.digest for record in records(contents)]
+    for each, location in enumerate(locations):
+        if each != at:
+            assert read_payloads(storage, [location], [digests[each]]) == [contents[each]]
+    assert len(read_index(storage, writer.pack)) == sealed.record_count
+    # The bytes were not touched: what can be read again is whole again, and the trailer says that it was not.
+    storage.bad = None
+    assert read_payloads(storage, locations, digests) == contents
+    with pytest.raises(CorruptRecord):
+        verify_pack(storage, writer.pack)
+
+
+def test_a_pack_of_which_the_disk_gives_nothing_is_not_cut() -> None:
+    inner = MemoryPackStorage()
+    writer, _ = pack_of(inner, CONTENTS)
+    durable_bytes = writer.length_bytes
+    writer.append(records([b"not yet"]))
+    storage = FaultyPacks(inner)
+    storage.bad = (writer.pack, 0, writer.length_bytes)
+    with pytest.raises(StorageFailed):
+        seal_after_crash(storage, writer.pack, durable_bytes)
+    assert inner.size(writer.pack) == writer.length_bytes
 
 
 def test_several_damaged_records_are_told_apart() -> None:
