@@ -151,6 +151,8 @@ def _zip_parts(reader: _Reader) -> Iterator[_Part]:
     if directory_bytes > _MAX_DIRECTORY_BYTES or count > _MAX_PARTS:
         raise _Damaged
     entries = sorted(_zip_entries(reader.read(directory_begin, directory_bytes), count))
+    if not entries:
+        raise _Damaged
     ends = [entry.header_begin for entry in entries[1:]] + [directory_begin]
     for (header_begin, data_bytes, name), end in zip(entries, ends, strict=True):
         begin = header_begin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,3 +54,27 @@ async def test_files_are_not_read_long_before_those_before_them_are_committed(
     assert 0 < most <= AT_ONCE
     for path in (tmp_path / "in").rglob("*/*"):
         assert (tmp_path / "out" / path.relative_to(tmp_path / "in")).read_text() == path.read_text()
+
+
+async def test_an_upload_leaves_none_of_its_memory_behind_with_the_cyclic_collector_off(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "large").write_bytes(random.Random(1).randbytes(20 << 20))
+    (tmp_path / "in" / "small").write_bytes(b"small")
+    with running_server(tmp_path / "data") as server:
+        async with lading.IngestClient(server.target, entity="many") as client:
+            gc.disable()
+            try:
+                await client.upload_tree(tmp_path / "in")
+                left = [thing for thing in gc.get_objects() if isinstance(thing, Block)]
+            finally:
+                gc.enable()
+    assert left == []
+
+
+async def test_a_server_that_takes_only_smaller_chunks_is_told_from_one_that_refuses_a_file(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "file").write_bytes(b"file")
+    with running_server(tmp_path / "data", "--max-chunk-bytes", "65536") as server:
+        async with lading.IngestClient(server.target, entity="many") as client:
+            with pytest.raises(lading.Incompatible, match="max_chunk_bytes"):
+                await client.upload_tree(tmp_path / "in")

@@ -47,6 +47,7 @@ class Blocks:
         self._size_bytes = size_bytes
         self._free: list[Block] = []
         self._waiting: deque[asyncio.Future[Block]] = deque()
+        self._closed = False
 
     async def take(self) -> Block:
         """Wait until one is free, and take it. First come, first served."""
@@ -67,4 +68,14 @@ class Blocks:
             if not turn.done():
                 turn.set_result(block)
                 return
-        self._free.append(block)
+        if not self._closed:
+            self._free.append(block)
+
+    def close(self) -> None:
+        """Let go of the memory; of what is still held, when it is given back. Nobody may take any more.
+
+        Each block knows where it belongs, so without this all of them would stay until Python looks for such circles:
+        some uploads later, or never where a training loop has its collector off.
+        """
+        self._closed = True
+        self._free.clear()

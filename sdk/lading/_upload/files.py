@@ -36,6 +36,8 @@ _FILES_AT_ONCE = 16_384
 # `missing_chunk_digests` names at most 1,000; so a recipe of many more takes many rounds, each of which must help.
 _MISSING_PER_ANSWER = 1_000
 _REPAIRS_AT_MOST = 3
+# How long the server is given to forget a damaged chunk, the first time, the second and so on.
+_FORGET_SECONDS = (0.0, 1.0, 4.0, 15.0)
 
 
 class BlobUpload:
@@ -58,6 +60,7 @@ class BlobUpload:
         self._transport = transport
         self._session = session
         self._limits = limits
+        self._policy = policy
         self._meter = meter
         self._threads = threads
         self._blocks = Blocks(_BLOCKS, BLOCK_BYTES)
@@ -78,17 +81,20 @@ class BlobUpload:
         self._uncommitted = count
         self._digests = bytearray(DIGEST_BYTES * count)
         keep_freed_memory(_FREED_BYTES)
-        with one_error():
-            async with self._group as group:
-                self._flow.start(group)
-                group.create_task(self._committer.run())
-                for _ in range(_READERS):
-                    group.create_task(self._read(jobs))
-                while self._uncommitted:
-                    await self._committed.wait()
-                    self._committed.clear()
-                self._flow.close()
-                self._committer.close()
+        try:
+            with one_error():
+                async with self._group as group:
+                    self._flow.start(group)
+                    group.create_task(self._committer.run())
+                    for _ in range(_READERS):
+                        group.create_task(self._read(jobs))
+                    while self._uncommitted:
+                        await self._committed.wait()
+                        self._committed.clear()
+                    self._flow.close()
+                    self._committer.close()
+        finally:
+            self._blocks.close()
         return self._digests
 
     async def _read(self, jobs: Iterator[list[UploadingFile]]) -> None:
@@ -179,18 +185,24 @@ class BlobUpload:
         file.repairs += 1
         if result.error.reason == "MISSING_CHUNKS":
             allowed = _REPAIRS_AT_MOST + file.chunk_count // _MISSING_PER_ANSWER
-            missing = set(result.missing_chunk_digests)
+            # None is named where their pack was given up while the file was committed: asking for all finds out.
+            missing = set(result.missing_chunk_digests) or _all_chunks(file)
+            pause_seconds = 0.0
         elif result.error.reason == "CORRUPT_RECORD":
-            # Which chunk is damaged is not said; the server forgets it, so that asking for all finds it missing.
-            allowed, missing = 1, {digest for _, _, _, digest in file.ranges()}
+            # Which chunk is damaged is not said. The server looks at it once more and then forgets it, beside its other
+            # work; from then on asking for all finds it missing.
+            allowed, missing = len(_FORGET_SECONDS), _all_chunks(file)
+            pause_seconds = _FORGET_SECONDS[min(file.repairs, allowed) - 1]
         else:
             raise failure(file, result)
         if file.repairs > allowed:
             raise failure(file, result)
-        self._group.create_task(self._repair(file, missing))
+        self._group.create_task(self._repair(file, missing, pause_seconds))
 
-    async def _repair(self, file: UploadingFile, missing: set[bytes]) -> None:
+    async def _repair(self, file: UploadingFile, missing: set[bytes], pause_seconds: float) -> None:
         """Read chunks again that the server does not have any more, and commit the file when they are there."""
+        if pause_seconds:
+            await self._policy.sleep(pause_seconds)
         wanted = [(index, offset, size, digest) for index, offset, size, digest in file.ranges() if digest in missing]
         if not wanted:
             raise IntegrityError(f"The server misses chunks that {file.source.location!r} does not have.")
@@ -212,6 +224,10 @@ class BlobUpload:
         self._uncommitted -= 1
         if not self._uncommitted:
             self._committed.set()
+
+
+def _all_chunks(file: UploadingFile) -> set[bytes]:
+    return {digest for _, _, _, digest in file.ranges()}
 
 
 def _jobs(files: Iterable[UploadingFile]) -> Iterator[list[UploadingFile]]:

@@ -11,7 +11,7 @@ from lading._errors import Incompatible, LadingError, error_from, one_error
 from lading._limits import Limits
 from lading._retry import Attempts, RetryPolicy
 from lading._status import broken_stream
-from lading._transport import STALL_SECONDS, Stream, Transport
+from lading._transport import MESSAGE_BYTES, STALL_SECONDS, Stream, Transport
 from lading._upload.content import Chunk
 from lading._upload.flow import Inbox
 from lading._upload.session import Session
@@ -62,6 +62,8 @@ class Lane:
         self._number = number
         self._session = session
         self._limits = limits
+        # A server may take larger ones than this SDK's connections send.
+        self._most_bytes = min(limits.max_message_bytes, MESSAGE_BYTES)
         self._to_send = to_send
         self._settler = settler
         self._unanswered: deque[Chunk] = deque()
@@ -72,8 +74,10 @@ class Lane:
 
     async def run(self, policy: RetryPolicy) -> None:
         """Send until the inbox ends. A stream that breaks is followed by another, for what is still missing then."""
-        attempts = policy.start()
+        attempts: Attempts | None = None
         while await self._to_send.ready():
+            # What there was nothing to send for was no time of trying in vain.
+            attempts = attempts or policy.start()
             self._unanswered = deque()
             self._unanswered_bytes = self._answered_chunks = 0
             session_id = ""
@@ -84,6 +88,8 @@ class Lane:
                 self._session.note(error, session_id)
                 self._settler.ask_again(self._unanswered)
                 await attempts.pause(error)
+            else:
+                attempts = None
 
     async def _stream(self, session_id: str, attempts: Attempts) -> None:
         stream: _PutStream = self._transport.stream(self._transport.put_chunks(self._number))
@@ -125,7 +131,7 @@ class Lane:
         while len(self._to_send) and len(batch) < self._limits.max_chunks_per_message:
             size_bytes = len(self._to_send.first().data)
             message_bytes += size_bytes + _CHUNK_OVERHEAD_BYTES
-            if batch_bytes + size_bytes > room_bytes or message_bytes > self._limits.max_message_bytes:
+            if batch_bytes + size_bytes > room_bytes or message_bytes > self._most_bytes:
                 break
             batch.append(self._to_send.take())
             batch_bytes += size_bytes

@@ -12,7 +12,7 @@ from itertools import starmap
 from lading._cache.local import LocalCache
 from lading._cache.uploaded import KEPT_FROM_BYTES, keep_uploaded
 from lading._digest_cache import DigestCache
-from lading._errors import LadingError, MissingContent
+from lading._errors import Incompatible, LadingError, MissingContent
 from lading._known_digests import KnownDigests
 from lading._limits import Limits
 from lading._local_files import LocalFile
@@ -27,6 +27,7 @@ from lading._upload.files import BlobUpload
 from lading._upload.known import KnownFiles
 from lading._upload.session import Session
 from lading._upload.tree import TreeEntries, put_tree
+from lading_format.chunking import MAX_CHUNK_BYTES
 from lading_format.tree import FileEntry, ReferenceEntry, sort_key
 
 _ROUNDS_AT_MOST = 3
@@ -44,6 +45,11 @@ async def upload(
     recheck: bool,
 ) -> UploadResult:
     """Upload files and put their tree. See Content.upload_tree."""
+    if limits.max_chunk_bytes < MAX_CHUNK_BYTES:
+        raise Incompatible(
+            f"{transport.target} takes chunks of up to {limits.max_chunk_bytes:,} bytes, and files are cut into up to "
+            f"{MAX_CHUNK_BYTES:,}: ask its operator to leave max_chunk_bytes as it is."
+        )
     for rounds_left in reversed(range(_ROUNDS_AT_MOST)):
         session = Session(transport, entity)
         meter = ProgressMeter(

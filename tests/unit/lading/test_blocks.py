@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 from lading._upload.blocks import Block, Blocks
 
@@ -47,3 +49,20 @@ async def test_who_waits_longest_is_next_and_who_gave_up_gets_none() -> None:
     block.hold(0)
     assert await second is block
     assert order == ["first", "second"]
+
+
+async def test_after_closing_nothing_is_kept() -> None:
+    blocks = Blocks(2, 100)
+    free, held = await blocks.take(), await blocks.take()
+    free.hold(0)
+    held.hold(10)
+    memories = [weakref.ref(block.memory.obj) for block in (free, held)]
+    blocks.close()
+    held.release(10)
+    # By counting references alone: a training loop may have the cyclic collector off.
+    gc.disable()
+    try:
+        del free, held
+        assert [memory() for memory in memories] == [None, None]
+    finally:
+        gc.enable()

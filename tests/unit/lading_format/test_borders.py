@@ -236,6 +236,14 @@ def test_a_damaged_directory_makes_no_error(patches: list[tuple[int, bytes]], or
     borders_of(bytes(data), "x.pt")
 
 
+def test_a_directory_that_says_it_has_no_entries_gives_no_borders() -> None:
+    data = bytearray(ARCHIVE)
+    # Both counts of the last record: of this disk, and of all.
+    at = data.rindex(b"PK\x05\x06") + 8
+    data[at : at + 4] = bytes(4)
+    assert borders_of(bytes(data), "x.pt") is None
+
+
 @given(st.integers(0, len(ARCHIVE)))
 def test_an_archive_that_was_cut_off_makes_no_error(size_bytes: int) -> None:
     borders_of(ARCHIVE[:size_bytes], "x.pt")
