@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from lading_format.digest import blake3_digest
+from lading_server.ingest.domain import compaction, pack_pool
 from lading_server.ingest.domain.recipes import recipe_record_place
 from lading_server.ingest.domain.tree_pages import decode_tree_record
 from lading_server.ingest.index.schema import packs
@@ -38,9 +39,9 @@ async def half_dead(store: Store) -> tuple[bytes, set[UUID]]:
     return tree, set(store.storage.packs())
 
 
-def meta_records(storage: PackStorage) -> Iterator[tuple[RecordType, bytes]]:
-    """Yield the RECIPE and TREE records of all sealed packs, and what they are of."""
-    for pack in storage.packs():
+def meta_records(storage: PackStorage, packs: Iterable[UUID] | None = None) -> Iterator[tuple[RecordType, bytes]]:
+    """Yield the RECIPE and TREE records of sealed packs, or of all, and what they are of."""
+    for pack in storage.packs() if packs is None else packs:
         for record in scan_records(storage, pack, read_trailer(storage, pack).index_offset):
             if record.header.type is RecordType.RECIPE:
                 yield record.header.type, recipe_record_place(record.payload)[0]
@@ -82,6 +83,26 @@ async def test_what_a_rebuild_needs_survives_the_compaction_of_a_meta_pack(store
     await store.collector.collect("acme")
     large = blake3_digest(b"".join(KEPT["kept/a"]))
     assert sorted(meta_records(store.storage)) == [(RecordType.RECIPE, large), (RecordType.TREE, tree)]
+
+
+async def test_the_parts_of_a_recipe_stay_in_one_pack(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Three parts each, and the same for what goes, so that the packs are half dead.
+    await put_tree(store.ingest, {"gone": tuple(b"gone %04d" % number for number in range(2500))})
+    kept = {"kept": tuple(b"kept %04d" % number for number in range(2500))}
+    tree, _ = await store.pinned(kept)
+    # Each step has one record, and fills its pack.
+    monkeypatch.setattr(compaction, "_STEP_RECORDS", 1)
+    monkeypatch.setattr(pack_pool, "MOST_RECORDS", 1)
+    await store.collector.collect("acme")
+    store.clock.seconds += TRASH_SECONDS
+    await store.lapse()
+    await store.collector.collect("acme")
+    recipes = {
+        pack: [kind for kind, _ in meta_records(store.storage, [pack]) if kind is RecordType.RECIPE]
+        for pack in store.storage.packs()
+    }
+    assert [len(of_pack) for of_pack in recipes.values() if of_pack] == [3]
+    await store.check(tree, kept)
 
 
 async def test_a_recipe_that_was_replaced_is_not_copied(store: Store) -> None:

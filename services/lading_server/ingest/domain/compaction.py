@@ -46,12 +46,13 @@ class Compacted(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """A record to copy."""
+    """A record to copy. `continues`: it is a part of a recipe and not the first."""
 
     type: RecordType
     digest: bytes
     location: Location
     has_row: bool
+    continues: bool = False
 
 
 class Compactor:
@@ -115,7 +116,10 @@ class Compactor:
         if pack.pack_class == PackClass.META:
             try:
                 async for batch in self._meta.needed(entity_id, source):
-                    records += [_Record(one.type, one.digest, one.location, has_row=False) for one in batch]
+                    records += [
+                        _Record(one.type, one.digest, one.location, has_row=False, continues=one.start_bytes > 0)
+                        for one in batch
+                    ]
             except READ_ERRORS as error:
                 raise PackUnreadable(str(error)) from error
         return sorted(records, key=_offset)
@@ -160,14 +164,18 @@ class Compactor:
 
 
 def _steps(records: Sequence[_Record]) -> Iterator[list[_Record]]:
+    """Yield what is copied together: never a part of a recipe without the others, as steps may go to different packs.
+
+    Whoever rebuilds the index takes the parts of a recipe from one pack.
+    """
     step: list[_Record] = []
     step_bytes = 0
     for record in records:
-        step.append(record)
-        step_bytes += record.location.stored_bytes
-        if step_bytes >= _STEP_BYTES or len(step) >= _STEP_RECORDS:
+        if (step_bytes >= _STEP_BYTES or len(step) >= _STEP_RECORDS) and not record.continues:
             yield step
             step, step_bytes = [], 0
+        step.append(record)
+        step_bytes += record.location.stored_bytes
     if step:
         yield step
 

@@ -111,10 +111,11 @@ class Revival:
         async for part in self._content.recipe_parts(entity_id, digests, only_condemned=True):
             piece = RecipeSlice(part.start_bytes, part.refs)
             payload = encode_recipe_record(part.blob_digest, part.size_bytes, piece)
-            records.append(NewRecord(RecordType.RECIPE, blake3_digest(payload), payload, None))
-            if len(records) >= _BLOBS // 8:
+            if len(records) >= _BLOBS // 8 and not part.start_bytes:
+                # Between two recipes: the next records may go to another pack, and a rebuild takes all of one from one.
                 await self._write(entity, records)
                 records = []
+            records.append(NewRecord(RecordType.RECIPE, blake3_digest(payload), payload, None))
         await self._write(entity, records)
 
     async def _write_tree(self, entity: str, entity_id: int, tree: TrashedTree) -> None:

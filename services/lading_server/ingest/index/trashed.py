@@ -91,7 +91,10 @@ class TrashedContent:
     async def recipe_parts(
         self, entity_id: int, digests: Collection[bytes], *, only_condemned: bool = False
     ) -> AsyncIterator[TrashedPart]:
-        """Yield the parts of the recipes of blobs that have several chunks, or of those of them that are condemned."""
+        """Yield the parts of the recipes of blobs that have several chunks, or of those of them that are condemned.
+
+        Those of one blob come one after the other, in order.
+        """
         if not digests:
             return
         wanted = byte_table(self._database.dialect, digests, DIGEST_BYTES)
@@ -103,6 +106,7 @@ class TrashedContent:
             .join(blobs, sa.and_(blobs.c.entity_id == entity_id, blobs.c.digest == wanted.value))
             .join(recipe_parts, its_blob)
             .where(blobs.c.chunk_count > 1, blobs.c.state.in_(states))
+            .order_by(recipe_parts.c.blob_digest, recipe_parts.c.start_bytes)
             .execution_options(yield_per=_PARTS)
         )
         async with self._database.read() as connection, connection.stream(query) as rows:
