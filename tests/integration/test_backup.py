@@ -154,6 +154,20 @@ async def test_a_backup_is_for_its_owner_alone_and_the_oldest_are_removed(served
         assert rows_of(made[-1] / half.file_name) == rows_of(served / half.file_name)
 
 
+async def test_a_clock_that_was_ahead_costs_no_backup_and_is_told(served: Path, tmp_path: Path) -> None:
+    backups, now = tmp_path / "backups", 1_800_000_000.0
+    ahead = await make_backup(backups, Places(served), keep=1, clock=lambda: now + 7200)
+    with pytest.raises(MaintenanceRefused, match="named after a later moment than now"):
+        await make_backup(backups, Places(served), keep=1, clock=lambda: now)
+    assert [path for path in backups.iterdir() if path.name[0] != "."] == [ahead]
+    # Nobody knows how old it is.
+    with pytest.raises(MaintenanceRefused, match=r"2\.0 hours from now.*--force"):
+        await restore_backup(ahead, Places(tmp_path / "restored"), clock=lambda: now)
+    shutil.move(ahead, tmp_path / "ahead")
+    made = await make_backup(backups, Places(served), keep=1, clock=lambda: now)
+    assert [path for path in backups.iterdir() if path.name[0] != "."] == [made]
+
+
 async def test_a_backup_never_takes_the_log_of_a_database_away(served: Path, tmp_path: Path) -> None:
     path = served / "registry.db"
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:

@@ -44,8 +44,13 @@ async def make_backup(
             shutil.rmtree(left)
         name = datetime.fromtimestamp(clock(), UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         making, made = directory / f"{_MAKING}{name}", directory / name
-        if made.exists():
-            raise MaintenanceRefused(f"{made} is there already; is the clock right?")
+        for other in complete_backups(directory):
+            # By their names the newest is restored, and the oldest are removed.
+            if other.name >= name:
+                raise MaintenanceRefused(
+                    f"{other} is named after a later moment than now: the clock is wrong, or was; set it right, or "
+                    "move that backup elsewhere"
+                )
         making.mkdir(mode=0o700)
         files: dict[str, FileOfBackup] = {}
         for half in HALVES:

@@ -83,6 +83,11 @@ def warning_of(directory: Path, now: float) -> str:
 def _trash_warning(manifest: Manifest, now: float) -> str:
     """Return what a backup may cost that is older than the trash was kept; empty where it is not."""
     age_seconds = manifest.age_seconds(now)
+    if age_seconds < 0:
+        return (
+            f"the backup says that it was made {-age_seconds / 3600:.1f} hours from now: the clock is wrong, or was, "
+            "and nobody knows how old it is; versions that were deleted since may have lost content, for good"
+        )
     if age_seconds <= manifest.trash_seconds:
         return ""
     return (
