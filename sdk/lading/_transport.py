@@ -296,11 +296,23 @@ class Transport:
             method: One of `control`'s.
             request: Its message.
             timeout: Seconds after which the outcome counts as unknown.
+
+        Raises:
+            OutcomeUnknown: It broke, or another task closed this meanwhile.
+            LadingError: The server's answer.
         """
         try:
             return await method(request, timeout=timeout)
         except grpc.aio.AioRpcError as error:
             raise error_from_rpc(error, self._address) from None
+        except asyncio.CancelledError:
+            # A channel that is closed ends its calls with the class that a cancellation of this task raises.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise OutcomeUnknown(
+                f"The call to {self.target} was still open when the connection was closed here. Repeat the call."
+            ) from None
 
     def stream(self, call: object) -> Stream[Request, Response]:
         """Wrap a streaming call that was just started."""

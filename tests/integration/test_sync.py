@@ -153,7 +153,13 @@ def child():
     signal.alarm(60)
     gc.collect()
     assert len([[number] for number in range(200_000)]) == 200_000
-    for use in (lambda: run.log({"loss": 2.0}), lambda: client.run("x"), lambda: next(lading.sync.Client().projects())):
+    for use in (
+        lambda: run.log({"loss": 2.0}),
+        lambda: client.run("x"),
+        lambda: next(lading.sync.Client().projects()),
+        lambda: next(listing),
+        logged[-1].result,
+    ):
         try:
             use()
         except lading.FailedPrecondition as error:
@@ -163,6 +169,7 @@ def child():
 
 with lading.sync.Client() as client, lading.sync.init(run_id="forking") as run:
     assert client.whoami()
+    listing = client.projects()
     logged = []
     codes = []
     for number in range(30):

@@ -11,6 +11,7 @@ from lading._registry import convert
 from lading._registry.connection import Connection, fresh_request_id, whole_name
 from lading._retry import RetryPolicy
 from lading._run.metrics import Row
+from lading._transport import MESSAGE_BYTES
 from lading._version import Version
 from lading_proto.registry.v1 import runs_pb2
 
@@ -55,7 +56,11 @@ class RunCalls:
     async def update(
         self, config: Mapping[str, Any], summary: Mapping[str, Any], policy: RetryPolicy | None = None
     ) -> None:
-        """Set keys of the config and of the summary."""
+        """Set keys of the config and of the summary.
+
+        Raises:
+            InvalidArgument: They are more than the server takes, or than a message holds. Trying again is of no use.
+        """
         request = runs_pb2.UpdateRunRequest(
             entity=self._entity,
             run_id=self._run_id,
@@ -63,6 +68,17 @@ class RunCalls:
             summary_json=dump(summary) if summary else "",
             request_id=fresh_request_id(),
         )
+        # gRPC would refuse it as it does what passes once there is room again.
+        if request.ByteSize() > MESSAGE_BYTES:
+            sizes = (
+                f"{name} with {len(text.encode()):,} bytes"
+                for name, text in (("config", request.config_json), ("summary", request.summary_json))
+                if text
+            )
+            raise InvalidArgument(
+                f"What was set of {' and '.join(sizes)} is too large for a message, which holds {MESSAGE_BYTES:,}. "
+                "Keep large things in a file, and log that as an artifact."
+            )
         await self._connection.call(lambda stub: stub.UpdateRun, request, policy=policy)
 
     async def finish(self, *, failed: bool, policy: RetryPolicy | None = None) -> None:

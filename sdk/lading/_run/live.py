@@ -53,10 +53,9 @@ class LiveRun:
             await self.uploads.join()
             await self.recorder.stop()
             failures: Failures = [(f"artifact {name!r}", error) for name, error in self.uploads.unseen_errors()]
-            failures += [("config, summary or metrics", error) for error in self.recorder.refused]
             await _try_each(
                 [
-                    ("config, summary and metrics", self.recorder.flush),
+                    ("config, summary and metrics", lambda: self._last_flush(failures)),
                     ("the end of the run", lambda: self.calls.finish(failed=failed or bool(failures))),
                 ],
                 failures,
@@ -90,6 +89,14 @@ class LiveRun:
         for what, reason in failures:
             error.add_note(f"Run {self.info.run_id} could not tell the server {what}: {reason}")
 
+    async def _last_flush(self, failures: Failures) -> None:
+        """Send what waits, and note all that was refused since the run began. Raises what `Recorder.flush` does."""
+        try:
+            await self.recorder.flush()
+        finally:
+            # Only now: the server may refuse what was set just before the end.
+            failures.extend(("config, summary or metrics", error) for error in self.recorder.refused)
+
     async def _put(self, snapshot: Snapshot) -> Version:
         artifact = snapshot.artifact
         committed = await self._client.put(
@@ -111,11 +118,14 @@ class LiveRun:
 
 
 async def _try_each(steps: Sequence[tuple[str, Callable[[], Awaitable[None]]]], failures: Failures) -> None:
-    """Do one after the other, and note what fails. Once the server cannot be reached there is no use in going on."""
+    """Do one after the other, and note what fails. Once the server cannot be reached there is no use in going on.
+
+    Whatever else fails, a defect of ours too, keeps nothing from the last step: without it the run would never end.
+    """
     for what, step in steps:
         try:
             await step()
-        except LadingError as error:
+        except Exception as error:  # noqa: BLE001 - noted, and raised by the caller
             failures.append((what, error))
-            if error.retryable:
+            if isinstance(error, LadingError) and error.retryable:
                 return

@@ -24,7 +24,8 @@ class Recorder:
     """The background half of a run. Started and stopped once, on one event loop.
 
     Attributes:
-        refused: What the server refused for good, in the order in which it did. The rest is tried again.
+        refused: What was refused for good, in the order in which it was, and what ended a task in the background that
+            should have gone on. The rest is tried again.
     """
 
     def __init__(
@@ -40,6 +41,8 @@ class Recorder:
         self._woken = False
         self.refused: list[LadingError] = []
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._flush_again_and_again())]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
 
     def wake(self) -> None:
         """Send what waits without waiting for the next second. From any thread."""
@@ -48,13 +51,13 @@ class Recorder:
             self._loop.call_soon_threadsafe(self._full.set)
 
     async def stop(self) -> None:
-        """End what runs in the background. What waits goes on waiting: `flush` sends it."""
+        """End what runs in the background. What waits goes on waiting: `flush` sends it.
+
+        Raises nothing of what ended it before: that is in `refused`, and the run still has to be ended.
+        """
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        for task in self._tasks:
-            if not task.cancelled():
-                task.result()
 
     async def flush(self, policy: RetryPolicy | None = None) -> None:
         """Send all that waits.
@@ -86,8 +89,21 @@ class Recorder:
             raise
 
     def _refuse(self, error: LadingError) -> None:
-        _LOG.warning("the server refused what the run said: %s", error)
+        _LOG.warning("what the run said was refused: %s", error)
         self.refused.append(error)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        """Note what ended a task, if it was not `stop`. Both of them foresee every LadingError."""
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        _LOG.error("a task in the background of a run ended by a defect", exc_info=error)
+        noted = LadingError(
+            f"A task in the background ended by a defect of this SDK: {error!r}. What it would have sent is sent at "
+            "the end of the run. Please report it."
+        )
+        noted.__cause__ = error
+        self.refused.append(noted)
 
     async def _flush_again_and_again(self) -> None:
         while True:

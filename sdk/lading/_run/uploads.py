@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from lading._artifact import Artifact
-from lading._errors import InvalidArgument, NotLogged, format_errors
+from lading._errors import FailedPrecondition, InvalidArgument, NotLogged, format_errors
 from lading._json import plain_object
 from lading._model import Reference, StrPath
 from lading._registry.convert_retention import ttl_seconds
@@ -94,7 +94,20 @@ class LoggedArtifact:
         return self._task.done()
 
     async def wait(self) -> None:
-        """Return when it is a version, or failed; raise nothing for that."""
+        """Return when it is a version, or failed; raise nothing for that.
+
+        Raises:
+            FailedPrecondition: It is not done, and goes on in another event loop, or in the process that this was
+                forked from.
+        """
+        if self._task.done():
+            return
+        if self._task.get_loop() is not asyncio.get_running_loop():
+            # Nothing would ever say here that it is done.
+            raise FailedPrecondition(
+                f"{self._name!r} is on its way in another event loop, or in the process from which this one was "
+                "forked. Wait for it there."
+            )
         await asyncio.wait([self._task])
 
     async def result(self) -> Version:
@@ -104,9 +117,10 @@ class LoggedArtifact:
             LadingError: It could not be logged; the kinds are those of `Client.put`.
             OSError: A file cannot be read.
             NotLogged: The run's block was left with an exception before.
+            FailedPrecondition: As `wait`.
         """
         # Whoever stops waiting does not stop the upload.
-        await asyncio.wait([self._task])
+        await self.wait()
         self._on_seen(self._task)
         if self._task.cancelled():
             raise NotLogged(f"Its run ended before {self._name!r} was a version. Log it in another run.")

@@ -38,6 +38,11 @@ class _Job(Generic[T]):
             self.work.close()
             self.ended.set_exception(concurrent.futures.CancelledError())
 
+    def forget(self) -> None:
+        """Let go of it in the child of a fork. What had begun is the parent's, and may be in the middle of a step."""
+        if self._task is None:
+            self.work.close()
+
     def _hand_over(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
             self.ended.set_exception(concurrent.futures.CancelledError())
@@ -65,7 +70,8 @@ class LoopThread:
         wait.
 
         Raises:
-            FailedPrecondition: This is the loop's own thread (a callback, say), or the interpreter is exiting.
+            FailedPrecondition: This is the loop's own thread (a callback, say), the interpreter is exiting, or this is
+                the child of a fork and the loop its parent's.
         """
         job = _Job(work)
         try:
@@ -85,6 +91,12 @@ class LoopThread:
 
     def _soon(self) -> Callable[[Callable[[], object]], object]:
         """Return what calls a function on the loop."""
+        if self._pid != os.getpid():
+            # Before anything else: a fork copies neither the thread nor what would let go of the lock.
+            raise FailedPrecondition(
+                f"This belongs to process {self._pid}, from which this one was forked, and works only there. Make a "
+                "client here, and open it again with that."
+            )
         if threading.current_thread() is self._thread:
             raise FailedPrecondition("A callback of lading.sync cannot call lading.sync. Hand it to another thread.")
         self._start()
@@ -94,6 +106,10 @@ class LoopThread:
 
     def _cancel(self, job: _Job[Any]) -> None:
         """End a job that has not ended, and wait for that."""
+        if self._pid != os.getpid():
+            # There is no thread that could end it.
+            job.forget()
+            return
         loop = self._loop
         if loop is None or loop.is_closed() or threading.current_thread() is self._thread:
             job.work.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,27 @@ def test_values_become_what_json_has(value: Any, expected: Any) -> None:
         ({"a": [0, object()]}, r"config\.a\[1\] is a object"),
         ({1: 2}, "the key 1"),
         ([1], "config is a list"),
+        ({"a": ["\ud83d"]}, r"config\.a\[0\] is a text with half of a surrogate pair.*backslashreplace"),
+        ({"a": Path(os.fsdecode(b"\xff"))}, r"config\.a is a text with half of a surrogate pair"),
+        ({"a": {"\ud83d": 1}}, r"config\.a has the key '\\ud83d', which UTF-8 cannot say"),
+        ({"a": Scalar([10**5000])}, r"config\.a\[0\] is an integer of more digits.*hex"),
+        ({10**5000: 1}, "a key of config is an integer of more digits"),
     ],
 )
 def test_what_json_cannot_say_is_refused_by_place(value: Any, words: str) -> None:
     with pytest.raises(lading.InvalidArgument, match=words):
         plain_object(value, "config")
+
+
+def test_the_advice_of_what_is_refused_is_taken() -> None:
+    text, number = os.fsdecode(b"caf\xe9"), -(10**5000)
+    advised = {"text": text.encode(errors="backslashreplace").decode(), "float": 1e300, "hex": hex(number)}
+    assert json.loads(dump(plain_object(advised, "config")).encode()) == advised
+
+
+def test_texts_and_integers_that_can_just_be_written_are_kept() -> None:
+    value = {"\N{PILE OF POO}": "\N{PILE OF POO}\0", "long": 10**4299, "negative": -(10**4299)}
+    assert json.loads(dump(plain_object(value, "config")).encode()) == value
 
 
 def test_what_goes_round_in_a_circle_is_refused() -> None:

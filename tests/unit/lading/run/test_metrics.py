@@ -101,6 +101,7 @@ def test_numbers_of_every_kind_are_numbers() -> None:
         ("loss", 10**400, "int"),
         ("", 1.0, "printable"),
         ("a\nb", 1.0, "printable"),
+        ("loss\ud83d", 1.0, "printable"),
         ("k" * 257, 1.0, "printable"),
         (5, 1.0, "printable"),
     ],

@@ -12,6 +12,8 @@ import pytest
 from grpc import StatusCode
 
 import lading
+from lading._retry import RetryPolicy
+from lading._run.calls import RunCalls
 from lading_proto.registry.v1 import runs_pb2
 from tests.support.fake_registry import RunRegistry, run_registry
 
@@ -80,6 +82,94 @@ async def test_what_the_server_refuses_is_told_at_the_end_and_stops_nothing(serv
     assert isinstance(caught.value.__cause__, lading.InvalidArgument)
     assert [what for what, _ in caught.value.failures] == ["config, summary or metrics"]
     assert registry.points == {("loss", 1): 2.0}
+    assert registry.state == runs_pb2.RUN_STATE_FAILED
+
+
+async def test_what_is_refused_in_the_last_moment_is_told_too(served: tuple[RunRegistry, str]) -> None:
+    registry, target = served
+    registry.failures["UpdateRun"] = [StatusCode.INVALID_ARGUMENT]
+    run = await run_of(target).start()
+    run.log({"loss": 1.0})
+    run.summary["note"] = "x"
+    with pytest.raises(lading.NotLogged, match="told to fail") as caught:
+        await run.finish()
+    assert [what for what, _ in caught.value.failures] == ["config, summary or metrics"]
+    assert registry.calls.count("UpdateRun") == 1
+    assert registry.points == {("loss", 0): 1.0}
+    assert registry.state == runs_pb2.RUN_STATE_FAILED
+
+
+async def test_what_no_message_holds_is_refused_and_stops_nothing(served: tuple[RunRegistry, str]) -> None:
+    registry, target = served
+    run = await run_of(target).start()
+    run.config["seed"] = 1
+    run.summary["table"] = "x" * (4 << 20)
+    run.log({"loss": 1.0})
+    await registry.until(lambda: ("loss", 0) in registry.points)
+    run.summary["note"] = "x"
+    with pytest.raises(lading.NotLogged, match="config with 10 bytes and summary with 4,194,316 bytes") as caught:
+        await run.finish()
+    assert isinstance(caught.value.__cause__, lading.InvalidArgument)
+    assert len(caught.value.failures) == 1
+    assert registry.summary == {"note": "x"}
+    assert registry.state == runs_pb2.RUN_STATE_FAILED
+
+
+async def test_what_cannot_be_sent_is_refused_where_it_is_set(served: tuple[RunRegistry, str]) -> None:
+    registry, target = served
+    async with run_of(target) as run:
+        for value in ("\ud83d", 10**5000):
+            with pytest.raises(lading.InvalidArgument, match=r"summary\.note"):
+                run.summary["note"] = value
+        run.log({"loss": 1.0})
+    assert registry.points == {("loss", 0): 1.0}
+    assert registry.state == runs_pb2.RUN_STATE_FINISHED
+
+
+@pytest.mark.parametrize("method", ["Heartbeat", "UpdateRun"])
+async def test_a_defect_in_the_background_is_told_and_the_run_ends(
+    served: tuple[RunRegistry, str], monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    registry, target = served
+    registry.heartbeat_interval = 0.01
+    met = asyncio.Event()
+
+    async def fail(*_: object) -> None:
+        met.set()
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(RunCalls, {"Heartbeat": "heartbeat", "UpdateRun": "update"}[method], fail)
+    for how in ("finish", "abandon"):
+        met.clear()
+        registry.state = runs_pb2.RUN_STATE_RUNNING
+        run = await run_of(target).start()
+        run.summary["note"] = "x"
+        async with asyncio.timeout(60):
+            await met.wait()
+        if how == "finish":
+            with pytest.raises(lading.NotLogged, match="a defect") as caught:
+                await run.finish()
+            cause = caught.value.__cause__
+            assert isinstance(cause, lading.LadingError)
+            assert isinstance(cause.__cause__, ZeroDivisionError)
+        else:
+            await run.__aexit__(KeyError, KeyError(), None)
+        assert registry.state == runs_pb2.RUN_STATE_FAILED
+
+
+async def test_a_defect_in_the_last_moment_is_told_and_the_run_ends(
+    served: tuple[RunRegistry, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry, target = served
+
+    async def fail(*_: object, policy: RetryPolicy | None = None) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(RunCalls, "log_metrics", fail)
+    run = await run_of(target).start()
+    run.log({"loss": 1.0})
+    with pytest.raises(lading.NotLogged, match="config, summary and metrics: a defect"):
+        await run.finish()
     assert registry.state == runs_pb2.RUN_STATE_FAILED
 
 

@@ -101,6 +101,26 @@ async def test_whoever_stops_waiting_does_not_stop_the_upload() -> None:
     assert await logged == cast(Version, "a0")
 
 
+async def test_another_loop_is_told_not_to_wait_and_what_is_done_is_seen_there() -> None:
+    puts = Puts()
+    uploads = Uploads(puts)
+    done, running = uploads.start(snapshot("a")), uploads.start(snapshot("b"))
+    puts.gate("a").set()
+    await done
+    await puts.until_running("b")
+
+    async def elsewhere() -> None:
+        async with asyncio.timeout(60):
+            assert await done == cast(Version, "a")
+            for wait in (running.wait, running.result):
+                with pytest.raises(lading.FailedPrecondition, match="'b' is on its way in another event loop"):
+                    await wait()
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert not running.done()
+    await uploads.cancel()
+
+
 async def test_what_is_cancelled_says_so_to_whoever_awaits_it() -> None:
     puts = Puts()
     uploads = Uploads(puts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import os
 import signal
 import subprocess
@@ -11,12 +12,14 @@ import sys
 import textwrap
 import threading
 from collections.abc import AsyncGenerator, Callable
+from typing import Any, cast
 
 import pytest
 
 import lading
 from lading.sync._items import Items
-from lading.sync._loop import loop, run
+from lading.sync._loop import LoopThread, loop, run
+from lading.sync._remote_file import RemoteFile
 from tests.unit.lading.conftest import run_in_fork
 
 
@@ -93,6 +96,21 @@ def test_the_child_of_a_fork_starts_its_own() -> None:
     assert run(answer()) == 42
 
 
+def test_a_forked_child_is_told_that_the_loop_is_its_parents() -> None:
+    running, unused = loop(), LoopThread()
+    assert running.run(answer()) == 42
+
+    def child() -> None:
+        for parents in (running, unused):
+            work = answer()
+            with pytest.raises(lading.FailedPrecondition, match=rf"process {os.getppid()}, .*forked.*Make a client"):
+                parents.run(work)
+            assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
+
+    assert run_in_fork(child) == 0
+    assert running.run(answer()) == 42
+
+
 def test_a_fork_from_many_threads_finds_a_loop_that_starts() -> None:
     stop = threading.Event()
 
@@ -161,6 +179,33 @@ def test_a_forked_child_exits_by_itself_and_leaves_the_parent_its_loop() -> None
     assert (done.returncode, done.stdout, done.stderr) == (0, "7 42\n", "")
 
 
+def test_a_child_that_is_forked_in_the_middle_of_work_leaves_it_to_its_parent() -> None:
+    done = script(
+        """
+        import asyncio, os, signal, sys, threading
+        from lading.sync._loop import run
+        forked = threading.Event()
+        def fork(*_):
+            global pid
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(60)
+                sys.exit(7)
+            forked.set()
+        signal.signal(signal.SIGUSR1, fork)
+        async def work():
+            try:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                await asyncio.to_thread(forked.wait)
+                return 42
+            finally:
+                print("ended", flush=True)
+        print(run(work()), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        """
+    )
+    assert (done.returncode, done.stdout) == (0, "ended\n42 7\n")
+
+
 class Numbers:
     """Counts up, and knows how far it was asked."""
 
@@ -207,6 +252,56 @@ def test_an_error_comes_after_the_items_before_it() -> None:
             taken.append(item)  # noqa: PERF402 - those before the error are looked at
     assert taken == [1, 2, 3, 4, 5]
     assert list(items) == []
+
+
+def test_a_forked_child_cannot_go_on_with_a_listing(forked: Callable[[Callable[[], None]], int]) -> None:
+    items = Items(Numbers(1000)(), at_once=2)
+    assert next(items) == 1
+
+    def child() -> None:
+        # What was read ahead is here.
+        assert next(items) == 2
+        for _ in range(2):
+            with pytest.raises(lading.FailedPrecondition, match="forked"):
+                next(items)
+        with pytest.raises(lading.FailedPrecondition, match="forked"):
+            items.close()
+
+    assert forked(child) == 0
+    assert next(items) == 2
+    items.close()
+
+
+class Letters:
+    """A stored file, without a store."""
+
+    async def read(self, size: int) -> bytes:
+        return b"x" * size
+
+    async def seek(self, offset: int, _: int) -> int:
+        return offset
+
+    def tell(self) -> int:
+        return 0
+
+    async def close(self) -> None:
+        pass
+
+
+def test_a_forked_child_cannot_read_on_in_a_file(forked: Callable[[Callable[[], None]], int]) -> None:
+    file = RemoteFile(cast(Any, Letters()))
+    assert file.read(3) == b"xxx"
+
+    def child() -> None:
+        with pytest.raises(lading.FailedPrecondition, match="forked"):
+            file.read(2 << 20)
+        with pytest.raises(lading.FailedPrecondition, match="forked"):
+            file.close()
+        assert file.closed
+
+    assert forked(child) == 0
+    assert file.read(2 << 20) == b"x" * (2 << 20)
+    file.close()
 
 
 def test_letting_go_of_a_listing_closes_it() -> None:
