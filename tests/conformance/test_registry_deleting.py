@@ -225,9 +225,11 @@ async def test_links_come_back_with_what_they_point_at_where_that_is_asked(regis
     # Unlinked before, and so by a deletion of its own.
     assert (await undelete(registry, first.name)).version.aliases == ("latest",)
     await delete(registry, "vision/digits:v1", force=True)
-    back = await undelete(registry, "vision/digits:v1", with_links=True)
+    back = await undelete(registry, "vision/digits:v1", with_links=True, request_id="r-1")
+    assert await undelete(registry, "vision/digits:v1", with_links=True, request_id="r-1") == back
     assert [one.uid for one in back.links] == [first.uid]
-    assert (await get(registry, READER)).source == "vision/digits:v1"
+    assert back.links == [await get(registry, READER)]
+    assert back.links[0].source == "vision/digits:v1"
     assert await deleted(registry, "Other Reader", "model-registry") == [0]
     assert (await undelete(registry, other.uid)).version.number == 0
 

@@ -25,6 +25,7 @@ from lading_server.common.registry_errors import (
     VersionNotFound,
 )
 from lading_server.common.settings import Settings
+from lading_server.registry.domain.references import reference_of
 from lading_server.registry.domain.registry import Registry
 from lading_server.registry.domain.run_sweeper import RunSweeper
 from lading_server.registry.domain.runs import NewRun
@@ -226,6 +227,17 @@ async def test_a_use_that_is_sent_again_gives_what_the_reference_meant(registry:
     again = await registry.lineage.use_version(ACME, "r1", "digits/train:best", "", "q1")
     assert again.uid == first.uid == old.uid
     assert len(await events_of(registry, "version.used")) == 1
+
+
+async def test_a_use_that_is_sent_again_is_answered_as_before_although_the_version_is_gone(registry: Registry) -> None:
+    await new_run(registry, "r1")
+    version = await new_version(registry, "digits/train", aliased=("best",))
+    first = await registry.lineage.use_version(ACME, "r1", "digits/train:best", "", "q1")
+    assert first.aliases == ("best",)
+    await registry.versions.delete(ACME, reference_of(ACME, version.name), force=True)
+    assert await registry.lineage.use_version(ACME, "r1", "digits/train:best", "", "q1") == first
+    with pytest.raises(VersionNotFound):
+        await registry.lineage.use_version(ACME, "r1", "digits/train:best", "", "q2")
 
 
 async def test_a_request_id_of_another_call_is_refused(registry: Registry) -> None:

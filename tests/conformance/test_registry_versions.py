@@ -306,6 +306,30 @@ async def test_a_creation_that_comes_again_is_no_error(registry: Registry) -> No
         await registry.collections.create(ANN, "text", "other", "dataset", request_id="r-1")
 
 
+@pytest.mark.parametrize("is_purged", [False, True], ids=["deleted", "purged"])
+async def test_what_made_and_changed_a_collection_is_answered_again_after_it_is_gone(
+    registry: Registry, clock: FakeClock, is_purged: bool
+) -> None:
+    fields: dict[str, Any] = {"type_": "dataset", "description": "# Card", "tags": ["a"], "request_id": "r-1"}
+    more: dict[str, Any] = {"add_tags": ["b"], "remove_tags": ["a"], "request_id": "r-2"}
+    made = await registry.collections.create(ANN, "text", "corpus", **fields)
+    changed = await registry.collections.update(ANN, "text", "corpus", **more)
+    # Of one with versions, what goes with them is told as it was, too.
+    with_versions = await registry.collections.update(ANN, "vision", "digits", add_tags=["b"], request_id="r-3")
+    assert (with_versions.aliases, with_versions.version_count) == ((("latest", 1),), 2)
+    clock.seconds += 5
+    await registry.deleting.delete_collection(ANN, "text", "corpus", purge=is_purged)
+    await registry.deleting.delete_collection(ANN, "vision", "digits", purge=is_purged)
+    before = await event_kinds(registry)
+    assert await registry.collections.create(ANN, "text", "corpus", **fields) == made
+    assert await registry.collections.update(ANN, "text", "corpus", **more) == changed
+    again = await registry.collections.update(ANN, "vision", "digits", add_tags=["b"], request_id="r-3")
+    assert again == with_versions
+    assert await event_kinds(registry) == before
+    with pytest.raises(CollectionNotFound):
+        await registry.collections.get(ANN, "text", "corpus")
+
+
 async def test_a_collection_tells_its_aliases_and_how_many_versions_it_has(registry: Registry) -> None:
     await set_aliases(registry, "vision/digits:v0", "best", "a")
     row = await registry.collections.get(ANN, "vision", "digits")

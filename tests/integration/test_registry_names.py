@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -127,6 +128,37 @@ async def test_aliases_and_links_change_together(
     unlink = refs_pb2.RefChange(unlink=refs_pb2.Unlink(reference="model-registry/A Reader:v0", force=True))
     (result,) = (await stub.UpdateRefs(refs_pb2.UpdateRefsRequest(entity="acme", changes=[unlink]))).results
     assert result.version == linked
+
+
+async def test_what_changed_is_answered_although_the_versions_are_too_large_for_a_message(
+    stub: registry_pb2_grpc.RegistryServiceAsyncStub, pins: PinsInMemory
+) -> None:
+    # The largest that there are. Nine of them are more than the 4 MiB that a client takes.
+    texts = {"description": "c" * (256 << 10), "metadata_json": json.dumps({"m": "m" * ((256 << 10) - 9)})}
+    for _ in range(9):
+        whole = (await stub.CommitVersion(commit_request(pins.new_tree(), **texts))).version
+    links = [
+        refs_pb2.RefChange(link=refs_pb2.Link(source=f"vision/digits:v{at}", portfolio="Reader")) for at in range(9)
+    ]
+    request = refs_pb2.UpdateRefsRequest(entity="acme", changes=links, request_id="r-1")
+    first = await stub.UpdateRefs(request)
+    assert [(result.version.number, result.version.description) for result in first.results] == [
+        (at, "") for at in range(9)
+    ]
+    assert await stub.UpdateRefs(request) == first
+    one = refs_pb2.UpdateRefsRequest(entity="acme", changes=links[8:])
+    assert (await stub.UpdateRefs(one)).results[0].version.description == texts["description"]
+
+    others = [
+        refs_pb2.RefChange(link=refs_pb2.Link(source="vision/digits:v8", portfolio=f"Reader {at}")) for at in range(8)
+    ]
+    await stub.UpdateRefs(refs_pb2.UpdateRefsRequest(entity="acme", changes=others))
+    await stub.DeleteVersion(versions_pb2.DeleteVersionRequest(entity="acme", reference="vision/digits:v8", force=True))
+    undeletion = versions_pb2.UndeleteVersionRequest(entity="acme", uid=whole.uid, with_links=True, request_id="r-2")
+    back = await stub.UndeleteVersion(undeletion)
+    assert back.version == whole
+    assert [(link.source_uid, link.metadata_json) for link in back.links] == [(whole.uid, "")] * 9
+    assert await stub.UndeleteVersion(undeletion) == back
 
 
 async def test_a_belief_in_version_zero_is_a_belief(

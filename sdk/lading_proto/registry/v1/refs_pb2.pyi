@@ -155,7 +155,9 @@ global___Unlink = Unlink
 
 @typing.final
 class UpdateRefsResponse(google.protobuf.message.Message):
-    """UpdateRefsResponse tells what each change came to."""
+    """UpdateRefsResponse tells what each change came to. Where the versions do not fit into a message, each is without
+    description and metadata, and where that is not enough without tags and aliases, too: GetVersion has them.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

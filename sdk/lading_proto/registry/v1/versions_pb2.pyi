@@ -543,7 +543,9 @@ class UndeleteVersionResponse(google.protobuf.message.Message):
 
     @property
     def links(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Version]:
-        """The links that came back with it."""
+        """The links that came back with it. Where they do not fit into a message, each is without description and metadata,
+        which are the version's, and where that is not enough without tags and aliases, too: GetVersion has them.
+        """
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from lading_server.common.settings import Settings
 from lading_server.registry.domain.documents import check_description
 from lading_server.registry.domain.fingerprints import fingerprint
 from lading_server.registry.domain.limits import changed_tags, check_tags
+from lading_server.registry.domain.outcomes import collection_from_memory, collection_to_memory
 from lading_server.registry.store.change import Change
 from lading_server.registry.store.collection_changes import create_collection, update_collection
 from lading_server.registry.store.rows import CollectionRow
@@ -57,16 +58,19 @@ class Collections:
             "CreateCollection", project=project, name=name, type=type_, description=description, tags=tags
         )
         async with self.store.change(caller) as change:
-            if await change.recall(request_id, asked) is None:
-                if await self.store.collections.find(change, project, name) is not None:
-                    raise CollectionExists(
-                        f"there is a collection {project}/{name}; use it, or choose another name",
-                        project=project,
-                        collection=name,
-                    )
-                await create_collection(change, project, name, kind_of(project), type_, description, tags)
-                await change.remember(request_id, asked, {})
-            return await self._row(change, project, name)
+            memory = await change.recall(request_id, asked)
+            if memory is not None:
+                return await collection_from_memory(change, self.store.collections, memory)
+            if await self.store.collections.find(change, project, name) is not None:
+                raise CollectionExists(
+                    f"there is a collection {project}/{name}; use it, or choose another name",
+                    project=project,
+                    collection=name,
+                )
+            await create_collection(change, project, name, kind_of(project), type_, description, tags)
+            row = await self._row(change, project, name)
+            await change.remember(request_id, asked, collection_to_memory(row))
+            return row
 
     async def get(self, caller: Caller, project: str, name: str) -> CollectionRow:
         """Tell about a collection. Raises InvalidName, CollectionNotFound."""
@@ -102,13 +106,15 @@ class Collections:
             "UpdateCollection", project=project, name=name, description=description, add=add_tags, remove=remove_tags
         )
         async with self.store.change(caller) as change:
+            memory = await change.recall(request_id, asked)
+            if memory is not None:
+                return await collection_from_memory(change, self.store.collections, memory)
             row = await self._row(change, project, name)
-            if await change.recall(request_id, asked) is not None:
-                return row
             tags = changed_tags(self.settings, row.tags, add_tags, remove_tags)
             await update_collection(change, row, row.description if description is None else description, tags)
-            await change.remember(request_id, asked, {})
-            return await self._row(change, project, name)
+            row = await self._row(change, project, name)
+            await change.remember(request_id, asked, collection_to_memory(row))
+            return row
 
     async def _row(self, change: Change, project: str, name: str) -> CollectionRow:
         return await self.store.collections.get(change.connection, change.entity_id, project, name)

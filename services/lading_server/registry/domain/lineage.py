@@ -14,6 +14,7 @@ from lading_server.common.errors import InvalidRange
 from lading_server.common.registry_errors import TypeMismatch
 from lading_server.common.settings import Settings
 from lading_server.registry.domain.fingerprints import check_request, fingerprint
+from lading_server.registry.domain.outcomes import Outcome, from_memory, to_memory
 from lading_server.registry.domain.references import reference_of
 from lading_server.registry.domain.runs import Runs
 from lading_server.registry.store.lineage import LineageQueries, RunEdge
@@ -81,9 +82,9 @@ class Lineage:
         call = fingerprint("UseVersion", run=run, reference=reference, type=type_name)
         versions = self._store.versions
         async with self._store.change(caller) as change:
-            result = await change.recall(request_id, call)
-            if result is not None:
-                return await versions.by_uid(change.connection, change.entity_id, bytes.fromhex(result["uid"]))
+            memory = await change.recall(request_id, call)
+            if memory is not None:
+                return (await from_memory(change, versions, memory)).version
             row = await self._runs.revive(change, run)
             version = await versions.resolve(change.connection, change.entity_id, wanted)
             if type_name and version.type != type_name:
@@ -101,7 +102,7 @@ class Lineage:
                     run=run,
                     after={"number": version.number},
                 )
-            await change.remember(request_id, call, {"uid": version.uid.hex()})
+            await change.remember(request_id, call, to_memory(Outcome(version)))
             return version
 
     async def graph(self, caller: Caller, reference: str, direction: Direction, depth: int) -> LineageGraph:
@@ -155,7 +156,7 @@ class Lineage:
         logged = await queries.edges_logged(connection, nodes.runs, nodes.versions, most + 1)
         return LineageGraph(
             root_uid=root_uid,
-            # On PostgreSQL a version may be deleted between two statements.
+            # Versions of a collection that is just being deleted are live for a while, and not shown any more.
             versions=[versions[number] for number in nodes.versions if number in versions],
             runs=[runs[number] for number in nodes.runs],
             used=[edge for edge in used[:most] if edge.version_id in versions],

@@ -159,7 +159,6 @@ class Lists:
         after, limit = self._open(page, scope, int)
         entity_id = await self._store.entities.find(caller.entity)
         async with self._store.database.read() as connection:
-            # Before the events, which on PostgreSQL are read from a later moment.
             current = await self._store.lists.current_revision(connection)
             if entity_id is None:
                 return Page([], ""), current

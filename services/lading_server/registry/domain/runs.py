@@ -102,7 +102,7 @@ class Runs:
             inputs = await runs.inputs(connection, row.id, _MOST_VERSIONS)
             outputs = await runs.outputs(connection, row.id, _MOST_VERSIONS)
             rows = await lineage.versions(connection, {*inputs, *outputs})
-        # On PostgreSQL a version may be deleted between two statements.
+        # Versions of a collection that is just being deleted are live for a while, and not shown any more.
         return RunDetails(
             run=row._replace(summary=with_last_values(row.summary, values)),
             metric_keys=list(values),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lading_format.errors import InvalidName
 from lading_format.names import LATEST, check_request_id
@@ -29,10 +30,17 @@ _MOST_LINKS = 500
 
 
 class Undeleted(NamedTuple):
-    """A version that is there again, and the links that came back with it."""
+    """A version that is there again, and the links that came back with it, which have its card and its metadata."""
 
     version: VersionRow
     links: list[VersionRow]
+
+    @classmethod
+    def of(cls, version: VersionRow, links: Iterable[VersionRow]) -> Undeleted:
+        """Take links that were read without the two: 500 copies of them would be a quarter of a gigabyte."""
+        return cls(
+            version, [link._replace(description=version.description, metadata=version.metadata) for link in links]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +80,18 @@ class Undeleting:
         async with self.store.change(caller) as change:
             memory = await change.recall(request_id, asked)
             if memory is not None:
-                outcomes = [await from_memory(change, self.store.versions, one) for one in memory["results"]]
-                return Undeleted(outcomes[0].version, [one.version for one in outcomes[1:]])
+                return await self._remembered(change, memory["results"])
             row = await self._find(change, target)
             undeleted = await self._show(change, row, with_links=with_links)
             results = [to_memory(Outcome(one)) for one in (undeleted.version, *undeleted.links)]
             await change.remember(request_id, asked, {"results": results})
             return undeleted
+
+    async def _remembered(self, change: Change, results: list[dict[str, Any]]) -> Undeleted:
+        first, *others = results
+        version, _ = await from_memory(change, self.store.versions, first)
+        links = [await from_memory(change, self.store.versions, one, briefly=True) for one in others]
+        return Undeleted.of(version, [link.version for link in links])
 
     async def _find(self, change: Change, target: VersionReference | bytes) -> VersionRow:
         versions, connection, entity_id = self.store.versions, change.connection, change.entity_id
@@ -104,8 +117,8 @@ class Undeleting:
         await show_versions(change, shown)
         for key in dict.fromkeys(one.collection_key for one in shown):
             await settle_latest(change, key)
-        found = await versions.by_ids(change.connection, [one.id for one in shown])
-        return Undeleted(found[row.id], [found[number] for number in links])
+        version = await versions.by_id(change.connection, row.id)
+        return Undeleted.of(version, await versions.once_by_ids(change.connection, links))
 
     async def _have_collection(self, change: Change, row: VersionRow) -> None:
         """Bring the version's collection back, alone, where it was deleted."""

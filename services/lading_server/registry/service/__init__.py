@@ -17,4 +17,5 @@ Modules:
     convert    the borders between the protocol's messages and plain values
     convert_versions, convert_deletions, convert_runs, convert_lists, convert_access, convert_retention
                those of each subject
+    room       what fits into an answer
 """

@@ -10,7 +10,9 @@ from lading_server.common.settings import Settings
 from lading_server.registry.domain.delete_by_query import DeleteOutcome, DeletePage, DeleteQuery, DeleteResult
 from lading_server.registry.domain.gone import purge_at_ms
 from lading_server.registry.domain.references import reference_of
+from lading_server.registry.domain.undeleting import Undeleted
 from lading_server.registry.service.convert import collection_to_proto, timestamp_to_proto, version_to_proto
+from lading_server.registry.service.room import versions_to_proto
 from lading_server.registry.store.rows import CollectionRow, VersionRow
 
 OUTCOMES = {
@@ -45,6 +47,13 @@ def undelete_target_from_proto(
 ) -> VersionReference | bytes:
     """Return what is to be undeleted. Raises InvalidName, InvalidDigest."""
     return check_version_uid(request.uid) if request.HasField("uid") else reference_of(caller, request.reference)
+
+
+def undeleted_to_proto(undeleted: Undeleted, max_bytes: int) -> versions_pb2.UndeleteVersionResponse:
+    """Return what came back, with as much of its links as a message of `max_bytes` holds."""
+    response = versions_pb2.UndeleteVersionResponse(version=version_to_proto(undeleted.version))
+    response.links.extend(versions_to_proto(undeleted.links, max_bytes - response.ByteSize()))
+    return response
 
 
 def delete_query_from_proto(request: versions_pb2.DeleteVersionsRequest) -> DeleteQuery:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
-
-from google.protobuf.message import Message
+from collections.abc import Iterable
 
 from lading_proto.registry.v1 import lineage_pb2, runs_pb2
 from lading_server.common.errors import InvalidRange
@@ -13,6 +10,7 @@ from lading_server.common.registry_errors import InvalidState
 from lading_server.registry.domain.lineage import Direction, LineageGraph
 from lading_server.registry.domain.runs import NewRun, RunDetails
 from lading_server.registry.service.convert import timestamp_to_proto, version_to_proto
+from lading_server.registry.service.room import Room
 from lading_server.registry.store.metrics import Curve, MetricPoint
 from lading_server.registry.store.rows import RunRow, VersionRow
 from lading_server.registry.store.schema import RunState
@@ -29,11 +27,6 @@ DIRECTIONS: dict[int, Direction] = {
     lineage_pb2.LINEAGE_DIRECTION_DOWNSTREAM: Direction.DOWNSTREAM,
 }
 _STATES_FROM_PROTO: dict[int, RunState] = {number: state for state, number in STATES.items()}
-
-# What a repeated field takes beside its message: a tag, and a length of at most three bytes.
-_FRAME_BYTES = 4
-
-_M = TypeVar("_M", bound=Message)
 
 
 def run_to_proto(row: RunRow) -> runs_pb2.Run:
@@ -66,7 +59,7 @@ def new_run_from_proto(request: runs_pb2.CreateRunRequest) -> NewRun:
 def details_to_proto(details: RunDetails, max_bytes: int) -> runs_pb2.GetRunResponse:
     """Return a run with as many of its versions as a message of `max_bytes` holds."""
     response = runs_pb2.GetRunResponse(run=run_to_proto(details.run), metric_keys=details.metric_keys)
-    room = _Room(max_bytes - response.ByteSize())
+    room = Room(max_bytes - response.ByteSize())
     response.inputs.extend(room.take(map(version_to_proto, details.inputs)))
     response.outputs.extend(room.take(map(version_to_proto, details.outputs)))
     return response
@@ -102,7 +95,7 @@ def direction_from_proto(direction: int) -> Direction:
 def graph_to_proto(graph: LineageGraph, max_bytes: int) -> lineage_pb2.GetLineageResponse:
     """Return as much of a graph as a message of `max_bytes` holds: first nodes, then what joins them."""
     response = lineage_pb2.GetLineageResponse(root_uid=graph.root_uid.hex(), truncated=graph.truncated)
-    room = _Room(max_bytes - response.ByteSize())
+    room = Room(max_bytes - response.ByteSize())
     response.versions.extend(room.take(map(version_to_proto, graph.versions)))
     response.runs.extend(room.take(map(run_to_proto, graph.runs)))
     versions = {row.id: row for row in graph.versions[: len(response.versions)]}
@@ -129,23 +122,3 @@ def _edges(
             yield lineage_pb2.LineageEdge(
                 kind=lineage_pb2.LINEAGE_EDGE_KIND_LINKED, version_uid=source.uid.hex(), link_uid=link.uid.hex()
             )
-
-
-class _Room:
-    """What is left of a message. Once something found no room nothing after it is taken."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self._left_bytes = size_bytes
-        self.is_full = False
-
-    def take(self, messages: Iterable[_M]) -> Sequence[_M]:
-        """Return those of the messages that fit, from the first on."""
-        taken: list[_M] = []
-        for message in messages:
-            size_bytes = message.ByteSize() + _FRAME_BYTES
-            if self.is_full or size_bytes > self._left_bytes:
-                self.is_full = True
-                break
-            self._left_bytes -= size_bytes
-            taken.append(message)
-        return taken

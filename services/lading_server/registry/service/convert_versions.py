@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from lading_format.digest import parse_digest
 from lading_format.errors import InvalidName
@@ -13,7 +13,8 @@ from lading_server.registry.domain.commit_request import CommitRequest
 from lading_server.registry.domain.outcomes import Outcome
 from lading_server.registry.domain.references import reference_of
 from lading_server.registry.domain.refs import ChangeAliases, Link, RefChange, Unlink
-from lading_server.registry.service.convert import timestamp_to_proto, version_to_proto
+from lading_server.registry.service.convert import timestamp_to_proto
+from lading_server.registry.service.room import FRAME_BYTES, versions_to_proto
 from lading_server.registry.store.rows import CollectionRow
 from lading_server.registry.store.schema import CollectionKind
 
@@ -21,6 +22,9 @@ KINDS_TO_PROTO = {
     CollectionKind.SEQUENCE: collections_pb2.COLLECTION_KIND_SEQUENCE,
     CollectionKind.PORTFOLIO: collections_pb2.COLLECTION_KIND_PORTFOLIO,
 }
+
+# What a RefResult takes beside its version: a frame of its own, and `created` with its tag.
+_RESULT_BYTES = FRAME_BYTES + 2
 
 
 def commit_from_proto(request: versions_pb2.CommitVersionRequest) -> CommitRequest:
@@ -72,9 +76,12 @@ def _ref_change_from_proto(caller: Caller, change: refs_pb2.RefChange) -> RefCha
             raise InvalidName("a change says nothing; give it aliases, link or unlink", field="changes")
 
 
-def outcomes_to_proto(outcomes: Iterable[Outcome]) -> refs_pb2.UpdateRefsResponse:
+def outcomes_to_proto(outcomes: Sequence[Outcome], max_bytes: int) -> refs_pb2.UpdateRefsResponse:
+    """Return all outcomes, with as much of their versions as a message of `max_bytes` holds."""
+    versions = versions_to_proto([outcome.version for outcome in outcomes], max_bytes - _RESULT_BYTES * len(outcomes))
     results = [
-        refs_pb2.RefResult(version=version_to_proto(outcome.version), created=outcome.created) for outcome in outcomes
+        refs_pb2.RefResult(version=version, created=outcome.created)
+        for version, outcome in zip(versions, outcomes, strict=True)
     ]
     return refs_pb2.UpdateRefsResponse(results=results)
 

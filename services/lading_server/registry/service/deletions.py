@@ -5,11 +5,12 @@ from __future__ import annotations
 from lading_proto.registry.v1 import collections_pb2, registry_pb2_grpc, versions_pb2
 from lading_server.registry.domain.registry import Registry
 from lading_server.registry.service.callers import Context, caller_of
-from lading_server.registry.service.convert import collection_to_proto, version_to_proto
+from lading_server.registry.service.convert import collection_to_proto
 from lading_server.registry.service.convert_deletions import (
     delete_page_to_proto,
     delete_query_from_proto,
     undelete_target_from_proto,
+    undeleted_to_proto,
 )
 from lading_server.registry.service.convert_lists import page_from_proto, project_to_proto
 
@@ -24,12 +25,10 @@ class DeletionsServicer(registry_pb2_grpc.RegistryServiceServicer):
     ) -> versions_pb2.UndeleteVersionResponse:
         caller = caller_of(request.entity, context)
         target = undelete_target_from_proto(caller, request)
-        version, links = await self._registry.undeleting.undelete(
+        undeleted = await self._registry.undeleting.undelete(
             caller, target, with_links=request.with_links, request_id=request.request_id
         )
-        return versions_pb2.UndeleteVersionResponse(
-            version=version_to_proto(version), links=map(version_to_proto, links)
-        )
+        return undeleted_to_proto(undeleted, self._registry.settings.max_message_bytes)
 
     async def DeleteVersions(
         self, request: versions_pb2.DeleteVersionsRequest, context: Context

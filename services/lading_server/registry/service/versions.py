@@ -102,4 +102,5 @@ class VersionsServicer(registry_pb2_grpc.RegistryServiceServicer):
     async def UpdateRefs(self, request: refs_pb2.UpdateRefsRequest, context: Context) -> refs_pb2.UpdateRefsResponse:
         caller = caller_of(request.entity, context)
         changes = ref_changes_from_proto(caller, request)
-        return outcomes_to_proto(await self._registry.refs.update(caller, changes, request_id=request.request_id))
+        outcomes = await self._registry.refs.update(caller, changes, request_id=request.request_id)
+        return outcomes_to_proto(outcomes, self._registry.settings.max_message_bytes)

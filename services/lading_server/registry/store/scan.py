@@ -87,6 +87,9 @@ class Scan:
     async def page(self, connection: AsyncConnection, after: Position | None, limit: int) -> Hits:
         """Return up to `limit` rows after a position; fewer where looking for more would take long.
 
+        Args:
+            connection: One of `Database.read`: where a window ends is asked after what is in it, of the same moment.
+
         Raises:
             InvalidPageToken: The position is not one that such a listing has.
         """

@@ -192,6 +192,7 @@ class VersionQueries:
         self._once_by_uid = select_any_versions().where(
             versions.c.entity_id == sa.bindparam("entity_id"), versions.c.uid == sa.bindparam("uid")
         )
+        self._once_by_uid_briefly = brief(self._once_by_uid)
         self._once_by_ids = brief(select_any_versions()).where(versions.c.id.in_(sa.bindparam("ids", expanding=True)))
         once_named = select_any_versions().where(
             versions.c.collection_id == sa.bindparam("of_collection"),
@@ -228,9 +229,16 @@ class VersionQueries:
             raise VersionNotFound(f"there is no version of id {uid.hex()}; it may have been deleted", uid=uid.hex())
         return version_row(row)
 
-    async def once(self, connection: AsyncConnection, entity_id: int, uid: bytes) -> VersionRow | None:
-        """Return a version by its id, deleted or not: what a call that came before was answered with."""
-        row = (await connection.execute(self._once_by_uid, {"entity_id": entity_id, "uid": uid})).one_or_none()
+    async def once(
+        self, connection: AsyncConnection, entity_id: int, uid: bytes, *, briefly: bool = False
+    ) -> VersionRow | None:
+        """Return a version by its id, deleted or not: what a call that came before was answered with.
+
+        Args:
+            briefly: Without card and metadata.
+        """
+        query = self._once_by_uid_briefly if briefly else self._once_by_uid
+        row = (await connection.execute(query, {"entity_id": entity_id, "uid": uid})).one_or_none()
         return None if row is None else version_row(row)
 
     async def once_named(
