@@ -1,4 +1,4 @@
-"""How a command prints what there are several of."""
+"""How a command prints what there are several of, where it does nothing else: it ends once nobody reads."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ async def print_all(
     headings: Sequence[str],
     row: Callable[[T], tuple[str, ...]],
 ) -> None:
-    """Print a listing while it comes: a document a line, or a table."""
+    """Print a listing while it comes: a document a line, or a table.
+
+    Raises:
+        OutputClosed: Nobody reads it any more; the rest was not asked for.
+    """
     if as_json:
         async for item in first(items, limit):
-            print_document(document(item))
+            print_document(document(item), may_end=True)
         return
-    with Table(*headings) as table:
+    with Table(*headings, may_end=True) as table:
         async for item in first(items, limit):
             table.add(*row(item))

@@ -143,7 +143,6 @@ def run(arguments: Sequence[str]) -> int:
         flush_output()
         return _interrupted() if code == Exit.INTERRUPTED else int(code or Exit.FINE)
     except OutputClosed:
-        discard_output()
         return Exit.FINE
     except SystemExit as ended:
         # What Typer makes of help that nobody reads to its end; completion ends so too.
@@ -167,6 +166,11 @@ def _advice(error: LadingError) -> list[str]:
 
 
 def _failed(message: str, code: Exit) -> Exit:
+    try:
+        flush_output()
+    except OSError:
+        # It may be what the message is about; the interpreter would try once more, and end with a code of its own.
+        discard_output()
     print_message(f"lading: {message}")
     return code
 
@@ -177,6 +181,9 @@ def _interrupted() -> Exit:
 
 def main() -> None:
     """Run the command line."""
+    # After `>&-` Python has no stream there at all, and work would end at the first thing to print.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - as long as the process
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name that the terminal's encoding lacks is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,6 +1,9 @@
 """What a command prints: tables, documents and bytes on stdout; messages on stderr. Knows no SDK.
 
 Text from a server never reaches a terminal as it is: a file's name can hold what a terminal takes for commands.
+
+A reader may go away: `lading … | head`. What is printed from then on goes nowhere, and the command goes on: it may have
+work to do, and its exit code says what came of it. One that does nothing but print says so, by `may_end`, and ends.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import TextIO
 
 # A table is printed in parts, so that a long listing begins at once; each part may widen the columns.
 _ROWS_A_PART = 100
@@ -18,13 +22,19 @@ _GAP = "  "
 
 
 class OutputClosed(Exception):
-    """Whoever read the output has seen enough: `lading ls | head`. No error."""
+    """Whoever read a listing has seen enough: `lading ls | head`. No error, and nothing is left to be done."""
 
 
 class Table:
-    """Rows with aligned columns, printed while they come. A context manager: its end prints the rows that are left."""
+    """Rows with aligned columns, printed while they come. A context manager: its end prints the rows that are left.
 
-    def __init__(self, *headings: str) -> None:
+    Args:
+        headings: What stands above the columns.
+        may_end: Raise OutputClosed once nobody reads.
+    """
+
+    def __init__(self, *headings: str, may_end: bool = False) -> None:
+        self._may_end = may_end
         self._rows: list[Sequence[str]] = [headings]
         self._widths = [0] * len(headings)
 
@@ -48,13 +58,13 @@ class Table:
         ]
         for row in self._rows:
             padded = (cell.ljust(width) for cell, width in zip(row, self._widths, strict=True))
-            _write(f"{_GAP.join(padded).rstrip()}\n")
+            _write(f"{_GAP.join(padded).rstrip()}\n", self._may_end)
         self._rows = []
 
 
-def print_line(text: str) -> None:
-    """Print one line."""
-    _write(f"{printable(text)}\n")
+def print_line(text: str, *, may_end: bool = False) -> None:
+    """Print one line. Raises OutputClosed, with `may_end`, once nobody reads."""
+    _write(f"{printable(text)}\n", may_end)
 
 
 def print_text(text: str) -> None:
@@ -72,34 +82,34 @@ def print_fields(fields: Mapping[str, str]) -> None:
             _write(f"{' ' * width}{_GAP}{line}".rstrip() + "\n")
 
 
-def print_document(document: Mapping[str, object]) -> None:
-    """Print a JSON object on one line."""
-    _write(json.dumps(document, allow_nan=False) + "\n")
+def print_document(document: Mapping[str, object], *, may_end: bool = False) -> None:
+    """Print a JSON object on one line. Raises OutputClosed, with `may_end`, once nobody reads."""
+    _write(json.dumps(document, allow_nan=False) + "\n", may_end)
 
 
 def print_bytes(data: bytes) -> None:
-    """Print bytes as they are."""
-    with _closed_pipes():
+    """Print bytes as they are. Raises OutputClosed once nobody reads: they are of no use but to a reader."""
+    with _readers_of(sys.stdout, may_end=True):
         sys.stdout.buffer.write(data)
 
 
 def print_message(text: str) -> None:
     """Tell a person something that is no result, on one line."""
-    sys.stderr.write(f"{one_line(text)}\n")
-    sys.stderr.flush()
+    # After 2>&1 it is the same pipe, and what is told on the way is no reason to stop there.
+    with _readers_of(sys.stderr, may_end=False):
+        sys.stderr.write(f"{one_line(text)}\n")
+        sys.stderr.flush()
 
 
 def flush_output() -> None:
-    """Have everything printed, and learn now whether somebody reads it."""
-    with _closed_pipes():
+    """Have everything printed, if somebody reads it: now, and not when the interpreter ends, which would complain."""
+    with _readers_of(sys.stdout, may_end=False):
         sys.stdout.flush()
 
 
 def discard_output() -> None:
-    """Have what is still buffered go nowhere, so that the interpreter does not complain when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Have go nowhere what is still buffered, and whatever is printed from now on."""
+    _discard(sys.stdout)
 
 
 def printable(text: str) -> str:
@@ -139,14 +149,24 @@ def count_text(count: int, thing: str) -> str:
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
-def _write(text: str) -> None:
-    with _closed_pipes():
+def _write(text: str, may_end: bool = False) -> None:
+    with _readers_of(sys.stdout, may_end):
         sys.stdout.write(text)
 
 
 @contextmanager
-def _closed_pipes() -> Iterator[None]:
+def _readers_of(stream: TextIO, may_end: bool) -> Iterator[None]:
+    """Bear that nobody reads a stream any more: discard it, and then raise OutputClosed if the command may end."""
     try:
         yield
     except BrokenPipeError:
-        raise OutputClosed from None
+        _discard(stream)
+        if may_end:
+            raise OutputClosed from None
+
+
+def _discard(stream: TextIO) -> None:
+    # Below Python's buffers: they hold what could not be written, and would try again.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)

@@ -13,9 +13,9 @@ import lading
 from lading._cli import graph
 from lading._cli.changes import change_text
 from lading._cli.documents import document
+from lading._cli.listing import print_all
 from lading._cli.options import AsJson, Limit, Reference, means_version
 from lading._cli.output import (
-    Table,
     count_text,
     print_document,
     print_fields,
@@ -25,7 +25,7 @@ from lading._cli.output import (
     size_text,
     time_text,
 )
-from lading._cli.session import connected, first
+from lading._cli.session import connected
 
 _MARKS = {"added": "+", "removed": "-", "changed": "~"}
 
@@ -77,14 +77,7 @@ def history(
             else:
                 await client.collection(name)  # an unknown one has no events, and that should not look like an answer
                 events = client.events(collection=name, newest_first=True)
-            if as_json:
-                async for event in first(events, limit):
-                    print_document(document(event))
-                return
-            with Table("TIME", "BY", "FROM", "WHAT", "CHANGE") as table:
-                async for event in first(events, limit):
-                    where = event.origin or "-"
-                    table.add(time_text(event.time), event.actor, where, event.kind, change_text(event))
+            await print_all(events, limit, as_json, ("TIME", "BY", "FROM", "WHAT", "CHANGE"), _event_row)
 
     asyncio.run(listing())
 
@@ -103,9 +96,9 @@ def diff(
             old, new = await client.version(before), await client.version(after)
             async for change in old.diff(new):
                 if as_json:
-                    print_document(document(change))
+                    print_document(document(change), may_end=True)
                 else:
-                    print_line(f"{_MARKS[change.kind.value]} {change.path}{_sizes(change)}")
+                    print_line(f"{_MARKS[change.kind.value]} {change.path}{_sizes(change)}", may_end=True)
 
     asyncio.run(compare())
 
@@ -138,6 +131,10 @@ def lineage(
     print_text(draw(found))
     if found.truncated:
         print_message("the graph goes on: ask with a larger --depth, or from another version")
+
+
+def _event_row(event: lading.Event) -> tuple[str, ...]:
+    return time_text(event.time), event.actor, event.origin or "-", event.kind, change_text(event)
 
 
 def _sizes(change: lading.PathChange) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+import lading
+from lading._cli.listing import print_all
 from lading._cli.output import (
+    OutputClosed,
     Table,
     count_text,
+    flush_output,
     one_line,
+    print_bytes,
+    print_document,
     print_fields,
+    print_line,
     print_message,
     printable,
     size_text,
@@ -96,3 +107,66 @@ def test_times_are_in_utc() -> None:
 
 def test_counts_have_their_plural() -> None:
     assert [count_text(count, "file") for count in (0, 1, 1797)] == ["0 files", "1 file", "1,797 files"]
+
+
+def _fill(table: Table) -> None:
+    with table:
+        table.add("1")
+
+
+PRINTING: dict[str, Callable[[], None]] = {
+    "line": lambda: print_line("1"),
+    "document": lambda: print_document({}),
+    "fields": lambda: print_fields({"name": "1"}),
+    "table": lambda: _fill(Table("N")),
+}
+PRINTING_ONLY: dict[str, Callable[[], None]] = {
+    "line": lambda: print_line("1", may_end=True),
+    "document": lambda: print_document({}, may_end=True),
+    "table": lambda: _fill(Table("N", may_end=True)),
+    # More than Python keeps.
+    "bytes": lambda: print_bytes(bytes(1 << 16)),
+}
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """Stdout and stderr are pipes that nobody reads, and every line is written at once."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as streams:
+        for name in ("stdout", "stderr"):
+            reader, writer = os.pipe()
+            os.close(reader)
+            # When it is closed, what it still holds is written, and fails unless it was discarded.
+            patch.setattr(sys, name, streams.enter_context(os.fdopen(writer, "w", buffering=1)))
+        yield
+
+
+@pytest.mark.parametrize("kind", PRINTING)
+def test_what_nobody_reads_goes_nowhere_and_the_command_goes_on(kind: str) -> None:
+    with unread():
+        PRINTING[kind]()
+        PRINTING[kind]()
+        print_message("1")
+        print_message("2")
+        flush_output()
+
+
+@pytest.mark.parametrize("kind", PRINTING_ONLY)
+def test_a_command_that_does_nothing_but_print_ends_once_nobody_reads(kind: str) -> None:
+    with unread(), pytest.raises(OutputClosed):
+        PRINTING_ONLY[kind]()
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_a_listing_asks_for_no_more_than_is_read(as_json: bool) -> None:
+    asked: list[int] = []
+
+    async def projects() -> AsyncGenerator[lading.Project, None]:
+        for number in range(1000):
+            asked.append(number)
+            yield lading.Project("acme", "vision", datetime.now(UTC))
+
+    with unread(), pytest.raises(OutputClosed):
+        await print_all(projects(), 0, as_json, ["PROJECT"], lambda project: (project.name,))
+    # A table is printed a hundred rows at a time.
+    assert len(asked) <= 100
