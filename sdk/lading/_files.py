@@ -10,8 +10,10 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -25,6 +27,9 @@ _NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _PART_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _COPY_BYTES = 8 << 20
+_TEMPORARY_NAME = re.compile(r"[0-9a-f]{16}\.new")
+# Nobody writes for so long to a file, or is so long about to name it, without the file's time being set again.
+_ABANDONED_SECONDS = 3600
 
 
 class SafeRoot:
@@ -73,7 +78,7 @@ class SafeRoot:
         return self._partial_fd
 
     def open_partial(self) -> None:
-        """Make and open the directory of unfinished files.
+        """Make and open the directory of unfinished files; remove what killed downloads left there for nobody.
 
         Raises:
             UnsafePath: A link is in its place.
@@ -85,8 +90,23 @@ class SafeRoot:
                 fcntl.flock(fd, fcntl.LOCK_SH)
             if os.fstat(fd).st_nlink:
                 self._partial_fd = fd
+                self.clear_abandoned()
             else:
                 os.close(fd)
+
+    def clear_abandoned(self, now_seconds: float | None = None) -> None:
+        """Remove files without a name of their own that a process that was killed left. Nobody continues those.
+
+        By the time of their last change of any kind: such a file may be a new name of an old one of the cache.
+        """
+        now = time.time() if now_seconds is None else now_seconds
+        with contextlib.suppress(OSError), os.scandir(self.partial_fd) as files:
+            for file in files:
+                if not _TEMPORARY_NAME.fullmatch(file.name):
+                    continue
+                with contextlib.suppress(OSError):
+                    if now - file.stat(follow_symlinks=False).st_ctime > _ABANDONED_SECONDS:
+                        os.unlink(file.name, dir_fd=self.partial_fd)
 
     def create_temporary(self, executable: bool) -> tuple[int, str]:
         """Make a file without a name of its own yet; return its descriptor and what it is called until then."""
@@ -117,6 +137,12 @@ class SafeRoot:
         """Remove an unfinished file, if it is there."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.partial_fd)
+
+    def discard_opened(self, fd: int, name: str) -> None:
+        """Remove an unfinished file, if it is still the one that is open as `fd`. The name may be another's by now."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=self.partial_fd, follow_symlinks=False)):
+                os.unlink(name, dir_fd=self.partial_fd)
 
     def cursor(self) -> Cursor:
         """Return a way to places in the tree. For one thread at a time."""

@@ -25,10 +25,11 @@ class RemoteFile:
 
     Whoever reads in order has the next block fetched meanwhile; blocks grow to 8 MiB, and two are in memory at most.
     Bytes that are read from the file's start to its end in order are verified: the `read` that comes to the end raises
-    when they do not have the file's digest. Of a file that is read in parts, the parts are as the server sent them.
+    when they do not have the file's digest, and so does every later one until the file is read from its start again.
+    Each read from the start begins anew. Of a file that is read in parts, the parts are as the server sent them.
 
-    Invariant: `_block` holds the file's bytes from `_block_offset` on; the hasher has seen exactly the first
-    `_hashed_bytes` bytes of the file.
+    Invariant: `_block` holds the file's bytes from `_block_offset` on; between reads, the hasher has seen exactly the
+    first `_hashed_bytes` bytes of the file, as they were returned since it was last read from the start.
 
     Attributes:
         path: Its path in the version.
@@ -61,6 +62,7 @@ class RemoteFile:
         self._ahead_offset = 0
         self._hasher = new_hasher()
         self._hashed_bytes = 0
+        self._is_wrong = False
         self._closed = False
 
     async def __aenter__(self) -> RemoteFile:
@@ -74,8 +76,11 @@ class RemoteFile:
     async def read(self, n: int = -1) -> bytes:
         """Return the next `n` bytes, fewer at the end of the file; all that are left when `n` is negative.
 
+        A read that fails or is cancelled has read nothing: the next one begins where it began.
+
         Raises:
-            IntegrityError: The file was read from start to end, and does not have its digest.
+            IntegrityError: The file was read from start to end, and does not have its digest; or that was so before,
+                and it was not read from its start since.
             NotFound: The file's content is gone.
             InvalidArgument: The file is closed.
 
@@ -83,13 +88,25 @@ class RemoteFile:
         """
         if self._closed:
             raise InvalidArgument(f"{self.path!r} is closed. Read inside of the block that opened it.")
-        end = self.size if n < 0 else min(self.size, self._position + n)
+        began_at = self._position
+        end = self.size if n < 0 else min(self.size, began_at + n)
+        if not began_at and end:
+            self._start_over()
+        if began_at and self._is_wrong:
+            raise self._wrong_bytes()
+        hasher, hashed_bytes = self._hasher.copy(), self._hashed_bytes
         pieces: list[bytes] = []
-        while self._position < end:
-            data = await self._some(end - self._position)
-            self._verify(data)
-            self._position += len(data)
-            pieces.append(data)
+        try:
+            while self._position < end:
+                data = await self._some(end - self._position)
+                self._verify(data)
+                self._position += len(data)
+                pieces.append(data)
+        except BaseException:
+            # What came is lost, and may come differently the next time: nothing of it counts.
+            self._position = began_at
+            self._hasher, self._hashed_bytes = hasher, hashed_bytes
+            raise
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -167,7 +184,20 @@ class RemoteFile:
         self._hasher.update(data[self._hashed_bytes - self._position :])
         self._hashed_bytes = self._position + len(data)
         if self._hashed_bytes == self.size and format_digest(self._hasher.digest()) != self.digest:
-            raise IntegrityError(f"The bytes that came for {self.path!r} do not have its digest. Discard them.")
+            self._is_wrong = True
+            self._block = b""
+            raise self._wrong_bytes()
+
+    def _start_over(self) -> None:
+        """Forget what was hashed: whoever reads from the start again may be given other bytes than before."""
+        self._hasher = new_hasher()
+        self._hashed_bytes = 0
+        self._is_wrong = False
+
+    def _wrong_bytes(self) -> IntegrityError:
+        return IntegrityError(
+            f"The bytes that came for {self.path!r} do not have its digest. Discard them, and read it from its start."
+        )
 
     async def _drop_ahead(self) -> None:
         ahead, self._ahead = self._ahead, None

@@ -193,16 +193,16 @@ class LocalCache:
 
     def open_blob(self, digest: str) -> int | None:
         """Open a file that is here and was just hashed; None where there is none. For the SDK's own parts."""
-        transfer = self.transfer(threading.Event(), create=False)
-        if transfer is None or not _is_digest(digest):
+        transfer = self.transfer(threading.Event(), create=False) if _is_digest(digest) else None
+        if transfer is None:
             return None
         with transfer:
             return transfer.open_blob(parse_digest(digest))
 
     def listing(self, tree_digest: str) -> list[ListedEntry] | None:
         """Return a tree's verified listing; None where it is not here, or too long. For the SDK's own parts."""
-        transfer = self.transfer(threading.Event(), create=False)
-        if transfer is None or not _is_digest(tree_digest):
+        transfer = self.transfer(threading.Event(), create=False) if _is_digest(tree_digest) else None
+        if transfer is None:
             return None
         with transfer:
             digest = parse_digest(tree_digest)

@@ -21,6 +21,8 @@ _BLOCK_BYTES = 4 << 20
 class LargeFile:
     """One blob's unfinished file, `.lading-partial/<64 hex>`. For one thread at a time; `close` it in the end.
 
+    Making one reads and writes nothing: `open` it, and `close` it even when that was cancelled.
+
     Invariant: between calls, the file holds `size_bytes` bytes and the hasher has seen exactly those.
 
     Attributes:
@@ -32,19 +34,34 @@ class LargeFile:
         self._root = root
         self._wanted = wanted
         self._cache = cache
-        self._fd, self._name = _open_locked(root, wanted)
+        self._fd = -1
+        self._name = ""
         self._order = PieceOrder([wanted])
         self._hasher = new_hasher()
         self.size_bytes = 0
         self.was_continued = False
         self._is_placed = False
 
+    def open(self) -> None:
+        """Open the file and lock it, or one of its own when another download has it.
+
+        Raises:
+            UnsafePath: Something other than a file of ours is in its place.
+        """
+        self._fd, self._name = _open_locked(self._root, self._wanted)
+
     def close(self, *, keep: bool) -> None:
-        """Close the file. Remove it, unless it is to be continued or has got its name."""
-        is_resumable = self._name == self._wanted.digest.hex() and self.size_bytes > 0
-        if not self._is_placed and not (keep and is_resumable):
-            self._root.discard(self._name)
-        os.close(self._fd)
+        """Close the file, if it was opened. Remove it, unless it is to be continued or has got its name."""
+        if self._fd < 0:
+            return
+        try:
+            # By the file and not by `size_bytes`: what an earlier download left may not have been looked at yet.
+            is_resumable = self._name == self._wanted.digest.hex() and os.fstat(self._fd).st_size > 0
+            if not self._is_placed and not (keep and is_resumable):
+                self._root.discard_opened(self._fd, self._name)
+        finally:
+            os.close(self._fd)
+            self._fd = -1
 
     def hash_existing(self, stop: threading.Event) -> None:
         """Take over what an earlier download left. Does nothing to speak of when told to stop."""
@@ -106,7 +123,8 @@ class LargeFile:
             with self._root.cursor() as cursor:
                 for target in wanted.targets:
                     cursor.copy(self._fd, wanted.size_bytes, target.path, executable=target.executable)
-        self._root.discard(self._name)
+        # Where the cache took it, another download may have begun a file of that name meanwhile.
+        self._root.discard_opened(self._fd, self._name)
         return True
 
     def _place(self) -> None:
@@ -140,11 +158,22 @@ def _open_locked(root: SafeRoot, wanted: Wanted) -> tuple[int, str]:
 
 
 def _lock(fd: int, root: SafeRoot, name: str) -> bool:
-    """Lock an unfinished file; return False when another download has it, or has just given it its real name."""
+    """Lock an unfinished file; return False when another download has it, or has just given it its real name.
+
+    Where the file system has no locks nobody has it, and it is no one's to continue either: two would write to it.
+    """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Opening it made it, most likely.
+        if not os.fstat(fd).st_size:
+            root.discard_opened(fd, name)
+        return False
+    try:
         opened, named = os.fstat(fd), os.stat(name, dir_fd=root.partial_fd, follow_symlinks=False)
-    except (BlockingIOError, FileNotFoundError):
+    except FileNotFoundError:
         return False
     if not os.path.samestat(opened, named):
         return False  # it has its name by now, and the cache may have given it a second one

@@ -195,16 +195,18 @@ class _Fetch:
                 raise _short_stream(self._transport.target)
 
     async def _fetch_large(self, blob: Wanted, lane: int) -> None:
-        file = await self._threads.run(LargeFile, self._root, blob, self._cache)
+        file = LargeFile(self._root, blob, self._cache)
         keep = True
         try:
+            await self._threads.run(file.open)
             await self._threads.run(file.hash_existing, self._threads.stop)
-            self._meter.add(bytes_done=file.size_bytes, bytes_deduplicated=file.size_bytes)
+            existing_bytes = file.size_bytes
+            self._meter.add(bytes_done=existing_bytes, bytes_deduplicated=existing_bytes)
             await self._fetch_rest(file, blob, lane)
             finished = await self._threads.run(file.finish)
             if not finished and file.was_continued:
                 # What an earlier download left is the likelier culprit.
-                self._meter.add(bytes_done=-file.size_bytes)
+                self._meter.add(bytes_done=-file.size_bytes, bytes_deduplicated=-existing_bytes)
                 await self._threads.run(file.restart)
                 await self._fetch_rest(file, blob, lane)
                 finished = await self._threads.run(file.finish)

@@ -123,6 +123,33 @@ def test_the_partial_directory_goes_when_it_is_empty_and_stays_when_not(tmp_path
     assert not (tmp_path / "root" / ".lading-partial").exists()
 
 
+def test_what_a_killed_download_left_for_nobody_goes_after_an_hour(root: SafeRoot, tmp_path: Path) -> None:
+    part = "ab" * 32
+    os.close(root.open_part(part, executable=False))
+    # As a hard link of the cache is, for a moment: an old file, and a new name.
+    name = root.temporary_name()
+    (tmp_path / "old").touch()
+    os.utime(tmp_path / "old", (0, 0))
+    os.link(tmp_path / "old", name, dst_dir_fd=root.partial_fd)
+    root.clear_abandoned()
+    assert sorted(os.listdir(root.partial_fd)) == sorted([part, name])
+    made = os.stat(name, dir_fd=root.partial_fd).st_ctime
+    root.clear_abandoned(made + 3601)
+    assert os.listdir(root.partial_fd) == [part]
+
+
+def test_a_download_begins_with_removing_what_killed_ones_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial = tmp_path / "root" / ".lading-partial"
+    with SafeRoot(tmp_path / "root") as killed:
+        killed.open_partial()
+        os.close(killed.create_temporary(executable=False)[0])
+        (partial / "mine.new").touch()
+    monkeypatch.setattr("lading._files._ABANDONED_SECONDS", -1)  # or the test would have to wait
+    with SafeRoot(tmp_path / "root") as root:
+        root.open_partial()
+        assert os.listdir(partial) == ["mine.new"]
+
+
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     with SafeRoot(tmp_path / "root") as root:

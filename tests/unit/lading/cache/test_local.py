@@ -187,6 +187,14 @@ def test_a_damaged_entry_is_not_opened(cache: lading.LocalCache, damage: Callabl
     assert not os.path.lexists(entry(cache, data))
 
 
+def test_what_is_no_digest_is_not_there_and_opens_nothing(cache: lading.LocalCache) -> None:
+    keep(cache, b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    assert cache.open_blob("b3:xyz") is None
+    assert cache.listing("b3:xyz") is None
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_entry_that_may_not_be_read_is_dropped(
     cache: lading.LocalCache, root: SafeRoot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
