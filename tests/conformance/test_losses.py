@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -295,16 +296,19 @@ async def test_an_upload_whose_durable_part_is_lost_begins_anew(ingest: Ingest, 
 
 
 class BadDisk:
-    """A storage whose reads fail, all of them or those of some bytes."""
+    """A storage whose reads fail where they touch any of these places: first byte, byte after the last."""
 
-    def __init__(self, storage: PackStorage, *, from_offset: int) -> None:
+    def __init__(self, storage: PackStorage, *places: tuple[int, int]) -> None:
         self._storage = storage
-        self._from_offset = from_offset
+        self._places = places
 
-    def read(self, pack: object, offset: int, length: int) -> bytes:
-        if offset + length > self._from_offset:
+    def read(self, pack: UUID, offset: int, length: int) -> bytes:
+        if any(offset < end and begin < offset + length for begin, end in self._places):
             raise StorageFailed("EIO")
-        return self._storage.read(pack, offset, length)  # type: ignore[arg-type]
+        return self._storage.read(pack, offset, length)
+
+    def size(self, pack: UUID) -> int:
+        return self._storage.size(pack)
 
 
 @pytest.mark.parametrize(("from_offset", "is_lost"), [(64, True), (0, False)])
@@ -313,7 +317,7 @@ async def test_a_bad_place_on_a_disk_is_a_loss_and_a_disk_that_is_away_is_none(
 ) -> None:
     await put_tree(ingest, FILES)
     place = await place_of(ingest, SMALL_BLOB)
-    disk: object = BadDisk(ingest.storage, from_offset=from_offset)
+    disk: object = BadDisk(ingest.storage, (from_offset, 1 << 62))
     losses = Losses(ingest.index, disk, ingest.workers)  # type: ignore[arg-type]
     try:
         loss = await losses.mark_lost("acme", SMALL_BLOB, place)
@@ -321,6 +325,30 @@ async def test_a_bad_place_on_a_disk_is_a_loss_and_a_disk_that_is_away_is_none(
         await losses.close()
     assert bool(loss.chunks) == is_lost
     assert bool(await ingest.index.chunks.locate("acme", [SMALL_BLOB])) != is_lost
+
+
+@pytest.mark.parametrize("is_end_refused", [False, True])
+async def test_a_bad_first_block_of_a_pack_loses_what_is_in_it_when_its_end_can_be_read(
+    ingest: Ingest, *, is_end_refused: bool
+) -> None:
+    await put_tree(ingest, FILES)
+    # More than a block behind it, so that the end of the pack is in another one.
+    await put_chunks(ingest, [os.urandom(10_000)])
+    digests = [SMALL_BLOB, *map(blake3_digest, LARGE)]
+    places = {digest: await place_of(ingest, digest) for digest in digests}
+    first = min(digests, key=lambda digest: places[digest].offset)
+    place = places[first]
+    assert place.offset < 4096
+    size_bytes = ingest.storage.size(place.pack)
+    assert size_bytes > 2 * 4096
+    refused = [(0, 4096), (size_bytes - 64, size_bytes)] if is_end_refused else [(0, 4096)]
+    losses = Losses(ingest.index, BadDisk(ingest.storage, *refused), ingest.workers)  # type: ignore[arg-type]
+    try:
+        loss = await losses.mark_lost("acme", first, place)
+    finally:
+        await losses.close()
+    assert loss.chunks == (set() if is_end_refused else {first})
+    assert await missing(ingest, first) == sorted(loss.chunks)
 
 
 async def test_two_that_find_the_same_loss_count_it_once(ingest: Ingest, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import AsyncIterator
@@ -20,7 +21,8 @@ from lading_server.ingest.packs.local import LocalPackStorage, StoreLocked
 from lading_server.ingest.packs.reader import read_index, read_trailer, verify_pack
 from lading_server.ingest.rebuild.report import Report
 from lading_server.maintenance.halves import MaintenanceRefused, Places
-from lading_server.maintenance.rebuild import rebuild_index
+from lading_server.maintenance.rebuild import bring_up_to_packs, rebuild_index
+from tests.support.disks import FaultyPacks
 from tests.support.index import DATABASES, database_url
 from tests.support.stores import check_content, fill, rows_of
 
@@ -223,6 +225,75 @@ async def test_a_pack_with_a_damaged_owner_or_header_is_told_from_the_others(
     assert report.damaged_records.count == 1
     assert await rows_of(other_url) == await rows_of(url)
     await check_content(data, other_url, content)
+
+
+async def rebuilt_from(places: Places, bad: tuple[UUID, int, int]) -> Report:
+    """Make an index from packs, one of which has a place that cannot be read."""
+    storage = LocalPackStorage(places.data)
+    try:
+        faulty = FaultyPacks(storage)
+        faulty.bad = bad
+        return await bring_up_to_packs(places, faulty)
+    finally:
+        storage.close()
+
+
+async def test_a_pack_of_which_nothing_can_be_read_is_told_and_left_as_it_is(
+    url: str, other_url: str, data: Path
+) -> None:
+    await fill(data, url, seed=SEED, entity_names=["acme"])
+    places = await chunk_places(url)
+    pack = places[0][1]
+    before = path_of(data, pack).read_bytes()
+    report = await rebuilt_from(Places(data, other_url), (pack, 0, 1 << 40))
+    assert not report.is_whole
+    assert [str(pack) in text for text in report.lost_packs.named] == [True]
+    assert path_of(data, pack).read_bytes() == before
+    # When the disk is back it is all there.
+    report = await rebuild_index(Places(data, other_url), force=True)
+    assert report.is_whole
+    assert await rows_of(other_url) == await rows_of(url)
+
+
+@pytest.mark.parametrize("part", ["last records", "trailer"])
+async def test_a_sealed_pack_whose_end_cannot_be_read_is_told_and_not_cut(
+    url: str, other_url: str, data: Path, part: str
+) -> None:
+    await fill(data, url, seed=SEED, entity_names=["acme"])
+    places = await chunk_places(url)
+    pack = places[0][1]
+    path = path_of(data, pack)
+    before = path.read_bytes()
+    offsets = sorted(offset for _, where, offset in places if where == pack)
+    begin = offsets[-2] if part == "last records" else len(before) - 1
+    report = await rebuilt_from(Places(data, other_url), (pack, begin, len(before)))
+    assert path.read_bytes() == before
+    lost = {(pack, offset) for offset in (offsets[-2:] if part == "last records" else [])}
+    assert {(where, at) for _, where, at in places} - {(w, a) for _, w, a in await chunk_places(other_url)} == lost
+    assert report.lost_packs.count == 0
+    # And a line for the end of the pack.
+    assert report.damaged_records.count == 1 + bool(lost)
+    assert (await states(other_url, packs))[pack.bytes] == PackState.SEALED
+
+
+async def test_an_unsealed_pack_with_a_bad_place_before_its_last_whole_record_is_sealed(
+    url: str, other_url: str, data: Path
+) -> None:
+    await fill(data, url, seed=SEED, entity_names=["acme"])
+    places = await chunk_places(url)
+    pack = places[0][1]
+    path = path_of(data, pack)
+    offsets = sorted(offset for _, where, offset in places if where == pack)
+    # Without index and trailer, as before it was sealed.
+    storage = LocalPackStorage(data)
+    end = read_trailer(storage, pack).index_offset
+    storage.close()
+    os.truncate(path, end)
+    report = await rebuilt_from(Places(data, other_url), (pack, offsets[-2] + HEADER_BYTES, offsets[-2] + 65))
+    assert report.damaged_records.count == 1
+    storage = LocalPackStorage(data)
+    assert {entry.offset for entry in read_index(storage, pack)} >= set(offsets)
+    storage.close()
 
 
 async def test_catching_up_adopts_what_a_restored_index_does_not_know(url: str, other_url: str, data: Path) -> None:

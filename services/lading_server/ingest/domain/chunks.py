@@ -65,7 +65,8 @@ class PutBatch:
             await self.durable
         except QuotaExceeded as error:
             # Another server has stored so much meanwhile.
-            self.failures = sorted([*self.failures, *(Failure(*chunk, error) for chunk in self.stored)], key=_position)
+            failed = [Failure(*chunk, error.with_traceback(None)) for chunk in self.stored]
+            self.failures = sorted([*self.failures, *failed], key=_position)
 
 
 def _position(failure: Failure) -> int:
@@ -190,7 +191,8 @@ class ChunkSink:
             try:
                 check_chunk(chunk, self._max_chunk_bytes)
             except ReasonedError as error:
-                failures.append(Failure(index, chunk.digest, error))
+                # Without the frames that it passed through: they hold the chunk, and with it the whole message.
+                failures.append(Failure(index, chunk.digest, error.with_traceback(None)))
                 continue
             if chunk.digest not in seen:
                 seen.add(chunk.digest)

@@ -162,10 +162,24 @@ def _damage_of(storage: PackStorage, digest: bytes, place: Location) -> str:
     except StorageFailed as error:
         # One bad place on a disk is a loss. A disk that answers nothing at all may be back in a minute.
         try:
-            storage.read(place.pack, 0, HEADER_BYTES)
+            _probe(storage, place.pack)
         except PackStorageError as gone:
             return str(gone)
         return error.message
     if blake3_digest(payload) != digest:
         return "the payload has its checksum and not its digest"
     return ""
+
+
+def _probe(storage: PackStorage, pack: UUID) -> None:
+    """Return if anything of a pack can be read. Raises StorageFailed; PackNotFound, ShortRead."""
+    try:
+        storage.read(pack, 0, HEADER_BYTES)
+    except StorageFailed:
+        # The bad place may be the first block itself: the first records share it with the pack's header.
+        try:
+            size_bytes = storage.size(pack)
+        except OSError as error:
+            # Nor does the file system answer.
+            raise StorageFailed(f"the size of pack {pack} cannot be read: {error}") from error
+        storage.read(pack, max(0, size_bytes - HEADER_BYTES), HEADER_BYTES)

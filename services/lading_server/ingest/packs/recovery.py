@@ -6,21 +6,22 @@ One of which nothing is durable is deleted.
 from __future__ import annotations
 
 from bisect import bisect, insort
-from collections.abc import Iterator
 from typing import NamedTuple
 from uuid import UUID
 
 from lading_server.common.errors import CorruptRecord, StorageFailed
 from lading_server.ingest.packs.format import HEADER_BYTES, IndexEntry, RecordHeader, decode_record_header, header_seed
 from lading_server.ingest.packs.reader import read_pack_header, scan_records
-from lading_server.ingest.packs.salvage import Salvage
+from lading_server.ingest.packs.salvage import Salvage, read_parts
 from lading_server.ingest.packs.storage import PackStorage
 from lading_server.ingest.packs.writer import PackWriter
 
 # Hashed in one call.
 _STEP_BYTES = 8 << 20
-# What the disk refuses to read is told from what it reads by so much.
-_BLOCK_BYTES = 4096
+
+
+class PackUnreadable(StorageFailed):
+    """The disk refuses to read a pack, and nothing that it gives of it is a whole record. Nothing was written."""
 
 
 class DamagedSpan(NamedTuple):
@@ -55,7 +56,8 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
         CorruptRecord: No record before `durable_bytes` is whole. Nothing was cut.
         PackNotFound, ShortRead: The pack is not there, or shorter than `durable_bytes`.
         DiskLow: There is no space for index and trailer; to be tried again.
-        StorageFailed: The disk refused to write; or to read any of it, and nothing was cut.
+        PackUnreadable: The disk refused to read it, so that no record is whole. Nothing was cut.
+        StorageFailed: The disk refused to write.
     """
     if durable_bytes == 0:
         storage.delete(pack)
@@ -73,8 +75,8 @@ def seal_after_crash(storage: PackStorage, pack: UUID, durable_bytes: int) -> Se
     writer = PackWriter(storage.recover(pack, durable_bytes), pack)
     try:
         for offset in range(0, durable_bytes, _STEP_BYTES):
-            for data in _readable(storage, pack, offset, min(_STEP_BYTES, durable_bytes - offset)):
-                writer.adopt(data, [])
+            for part in read_parts(storage, pack, offset, min(_STEP_BYTES, durable_bytes - offset)):
+                writer.adopt(part.data, [])
         writer.adopt(b"", entries)
         return SealedPack(writer.seal(), len(entries), (*of_header, *damages))
     finally:
@@ -93,12 +95,15 @@ def _damages_of_header(storage: PackStorage, pack: UUID) -> list[DamagedSpan]:
 def _entries(storage: PackStorage, pack: UUID, durable_bytes: int) -> tuple[list[IndexEntry], tuple[DamagedSpan, ...]]:
     """Return the records before `durable_bytes`, and what is damaged there.
 
-    Raises CorruptRecord, StorageFailed when none is whole.
+    Raises CorruptRecord, PackUnreadable when none is whole.
     """
+    first: CorruptRecord | PackUnreadable
     try:
         return [_entry(record.header, record.offset) for record in scan_records(storage, pack, durable_bytes)], ()
-    except (CorruptRecord, StorageFailed) as error:
+    except CorruptRecord as error:
         first = error
+    except StorageFailed as error:
+        first = PackUnreadable(error.message)
     salvage = Salvage(storage, pack, durable_bytes)
     entries = [_entry(record.header, record.offset) for record in salvage.records()]
     if not entries:
@@ -110,19 +115,6 @@ def _entries(storage: PackStorage, pack: UUID, durable_bytes: int) -> tuple[list
             header = decode_record_header(storage.read(pack, damage.offset, HEADER_BYTES), header_seed(pack))
             insort(entries, _entry(header, damage.offset), key=_offset)
     return entries, tuple(spans)
-
-
-def _readable(storage: PackStorage, pack: UUID, offset: int, length: int) -> Iterator[bytes]:
-    """Yield all bytes of a part of a pack, zeros where the disk refuses to read."""
-    try:
-        yield storage.read(pack, offset, length)
-    except StorageFailed:
-        if length <= _BLOCK_BYTES:
-            yield bytes(length)
-            return
-        half = length // 2
-        yield from _readable(storage, pack, offset, half)
-        yield from _readable(storage, pack, offset + half, length - half)
 
 
 def _entry(header: RecordHeader, offset: int) -> IndexEntry:

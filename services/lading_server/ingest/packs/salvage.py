@@ -23,8 +23,34 @@ from lading_server.ingest.packs.storage import PackStorage
 
 # Read in one call.
 _WINDOW_BYTES = 8 << 20
-# Where the disk refuses to read, the next record is looked for so much later.
-_SKIP_BYTES = 4096
+# What the disk refuses to read is told from what it reads in blocks of this, as disks and systems read.
+_BLOCK_BYTES = 4096
+
+
+class Part(NamedTuple):
+    """Bytes of a pack; zeros in their place where the disk refuses to read them."""
+
+    data: bytes
+    is_refused: bool
+
+
+def read_parts(storage: PackStorage, pack: UUID, offset: int, length: int) -> Iterator[Part]:
+    """Yield all of these bytes of a pack, in order; only blocks that are refused by themselves are zeros.
+
+    Raises PackNotFound, ShortRead.
+    """
+    try:
+        yield Part(storage.read(pack, offset, length), False)
+        return
+    except StorageFailed:
+        end = offset + length
+    next_block = (offset // _BLOCK_BYTES + 1) * _BLOCK_BYTES
+    middle = max(next_block, (offset + end) // 2 // _BLOCK_BYTES * _BLOCK_BYTES)
+    if middle >= end:
+        yield Part(bytes(length), True)
+        return
+    yield from read_parts(storage, pack, offset, middle - offset)
+    yield from read_parts(storage, pack, middle, end - middle)
 
 
 class Damage(NamedTuple):
@@ -42,10 +68,13 @@ class Salvage:
     what a client sent: its checksum is seeded with the pack's id, which no client is told.
 
     Attributes:
-        is_sealed: Whether the pack ends with a trailer.
+        is_sealed: Whether the pack ends with a trailer that can be read.
+        is_refused: Whether the disk refused to read the trailer, or something after the last record that was whole so
+            far. Then nobody knows what is there, and it may be read another day: nothing of it may be cut off.
         whole_bytes: Where the last whole record ended so far; after the walk, how much of an unsealed pack to keep.
         damages: What was found damaged so far before another record that is whole. What follows the last of them in an
-            unsealed pack is no damage: a crash left it, and nothing of it was acknowledged.
+            unsealed pack is no damage, unless the disk refused to read it: a crash left it, and nothing of it was
+            acknowledged.
     """
 
     def __init__(self, storage: PackStorage, pack: UUID, durable_bytes: int | None = None) -> None:
@@ -56,7 +85,9 @@ class Salvage:
         self._window = memoryview(b"")
         self._begin = 0
         self._is_all_durable = durable_bytes is not None
+        self._is_trailer_refused = False
         self.is_sealed, self._end = self._extent() if durable_bytes is None else (False, durable_bytes)
+        self.is_refused = self._is_trailer_refused
         self.whole_bytes = HEADER_BYTES
         self.damages: list[Damage] = []
         self._unsure: list[Damage] = []
@@ -84,11 +115,12 @@ class Salvage:
             else:
                 self.damages += self._unsure
                 self._unsure.clear()
+                self.is_refused = self._is_trailer_refused
                 self.whole_bytes = offset + record_span(header.stored_bytes)
                 yield ScannedRecord(offset, header, payload)
             offset += record_span(header.stored_bytes)
             sequence += 1
-        if self.is_sealed or self._is_all_durable:
+        if self.is_sealed or self._is_all_durable or self.is_refused:
             self.damages += self._unsure
 
     def _extent(self) -> tuple[bool, int]:
@@ -96,7 +128,10 @@ class Salvage:
         size_bytes = self._storage.size(self._pack)
         try:
             index_offset = read_trailer(self._storage, self._pack).index_offset
-        except (CorruptRecord, StorageFailed):
+        except CorruptRecord:
+            return False, size_bytes
+        except StorageFailed:
+            self._is_trailer_refused = True
             return False, size_bytes
         return (True, index_offset) if HEADER_BYTES <= index_offset < size_bytes else (False, size_bytes)
 
@@ -120,10 +155,9 @@ class Salvage:
         """Return where the next record is that can only stand later, and its number."""
         while offset + HEADER_BYTES <= self._end:
             length = min(_WINDOW_BYTES, self._end - offset)
-            try:
-                data = self._storage.read(self._pack, offset, length)
-            except StorageFailed:
-                data, length = b"", min(_SKIP_BYTES, length)
+            parts = list(read_parts(self._storage, self._pack, offset, length))
+            self.is_refused = self.is_refused or any(part.is_refused for part in parts)
+            data = b"".join(part.data for part in parts)
             at = data.find(RECORD_MAGIC)
             while at >= 0:
                 number = self._number(offset + at, data[at : at + HEADER_BYTES])
@@ -147,17 +181,18 @@ class Salvage:
         if offset + length > self._end:
             raise CorruptRecord("a torn record: the pack ends within it")
         if not self._begin <= offset <= offset + length <= self._begin + len(self._window):
-            try:
-                self._window = memoryview(
-                    self._storage.read(self._pack, offset, min(max(_WINDOW_BYTES, length), self._end - offset))
-                )
-                self._begin = offset
-            except StorageFailed:
-                return self._read_alone(offset, length)
+            self._window, self._begin = memoryview(self._read_ahead(offset, length)), offset
         return self._window[offset - self._begin :][:length]
 
-    def _read_alone(self, offset: int, length: int) -> memoryview:
-        try:
-            return memoryview(self._storage.read(self._pack, offset, length))
-        except StorageFailed as error:
-            raise CorruptRecord(error.message) from error
+    def _read_ahead(self, offset: int, length: int) -> bytes:
+        """Return these bytes, and as many after them as the disk gives. Raises CorruptRecord where it refuses them."""
+        ahead_bytes = min(max(_WINDOW_BYTES, length), self._end - offset)
+        while True:
+            try:
+                return self._storage.read(self._pack, offset, ahead_bytes)
+            except StorageFailed as error:
+                if ahead_bytes == length:
+                    self.is_refused = True
+                    raise CorruptRecord(error.message) from error
+            # A block that is refused costs a few reads, and not one for each record before it.
+            ahead_bytes = max(length, ahead_bytes // 2) if ahead_bytes > _BLOCK_BYTES else length

@@ -93,12 +93,15 @@ class PackAdoption:
         for damage in salvage.damages:
             name = f"b3:{damage.digest.hex()}" if damage.digest is not None else "a record"
             self._report.damaged_records.add(f"{name} at {damage.offset} of pack {found.pack}: {damage.what}")
+        if salvage.is_refused and not salvage.is_sealed:
+            self._report.damaged_records.add(f"the end of pack {found.pack} cannot be read, and was left as it is")
         await self._write_pack(entity_id, found, state, total_bytes)
         return entity
 
     def _seal(self, pack: UUID, salvage: Salvage) -> int:
         """Seal what a crash left open; return the pack's length."""
-        if salvage.is_sealed:
+        # Where the disk refuses to read the end of a pack, it may be sealed, and what is there may be read another day.
+        if salvage.is_sealed or salvage.is_refused:
             return self._storage.size(pack)
         return seal_after_crash(self._storage, pack, salvage.whole_bytes).total_bytes
 

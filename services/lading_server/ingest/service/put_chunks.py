@@ -7,6 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from lading_server.ingest.domain.chunks import Acknowledgement, ChunkSink, IncomingChunk, PutBatch
 
+# Messages and refused chunks that wait to be answered, together. The window bounds bytes alone, and refused chunks may
+# have none: without this, a client that does not read its answers could have any number of them kept. As many as
+# chunks fit into a message by default, which is some megabytes.
+_MOST_UNANSWERED = 4096
+
 
 class PutChunksStream:
     """Runs both halves until the client half-closes, the server drains, or something fails.
@@ -21,6 +26,10 @@ class PutChunksStream:
         self._stored: asyncio.Queue[PutBatch | None] = asyncio.Queue()
         self._sum = Acknowledgement()
         self._ended = False
+        # How many messages and refused chunks wait, and how many of them the next answer answers.
+        self._unanswered = 0
+        self._added = 0
+        self._room = asyncio.Event()
 
     async def run(
         self,
@@ -56,7 +65,13 @@ class PutChunksStream:
 
     async def _read(self, batches: AsyncIterator[list[IncomingChunk]]) -> None:
         async for chunks in batches:
-            self._stored.put_nowait(await self._sink.put(chunks))
+            # Waited for before anything is stored: a drain ends this, and what is stored has to be acknowledged.
+            while self._unanswered >= _MOST_UNANSWERED:
+                self._room.clear()
+                await self._room.wait()
+            batch = await self._sink.put(chunks)
+            self._unanswered += _weight(batch)
+            self._stored.put_nowait(batch)
 
     async def _acknowledge(self) -> None:
         await self._write(self._sum)
@@ -66,6 +81,9 @@ class PutChunksStream:
             batch = await self._add_durable()
             await self._write(self._sum)
             self._sum = Acknowledgement(self._sum.chunk_count, self._sum.size_bytes)
+            self._unanswered -= self._added
+            self._added = 0
+            self._room.set()
             if batch is None and not self._ended:
                 batch = await self._stored.get()
 
@@ -82,8 +100,14 @@ class PutChunksStream:
         return None
 
     async def _add(self, batch: PutBatch) -> None:
+        # Before it settles: that may refuse more, which were not counted.
+        self._added += _weight(batch)
         await batch.settled()
         self._sum.chunk_count += batch.chunk_count
         self._sum.size_bytes += batch.size_bytes
         self._sum.failures += batch.failures
         self._sink.answered(batch)
+
+
+def _weight(batch: PutBatch) -> int:
+    return 1 + len(batch.failures)
