@@ -169,6 +169,7 @@ REASONS: Mapping[str, type[LadingError]] = MappingProxyType(
         "COLLECTION_RUNNING": FailedPrecondition,
         "CONTENT_MOVED": ContentMoved,
         "CORRUPT_RECORD": IntegrityError,
+        "DATABASE_UNAVAILABLE": Unavailable,
         "DIGEST_MISMATCH": IntegrityError,
         "DISK_LOW": ResourceExhausted,
         "DRAINING": Unavailable,

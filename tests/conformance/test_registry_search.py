@@ -5,8 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from lading_server.common.callers import Caller
 from lading_server.common.errors import InvalidPageSize, InvalidPageToken
@@ -17,7 +20,7 @@ from lading_server.registry.domain.queries import parse_query
 from lading_server.registry.domain.registry import Registry
 from lading_server.registry.store import scan
 from lading_server.registry.store.rows import VersionRow
-from lading_server.registry.store.schema import VersionState
+from lading_server.registry.store.schema import VersionState, versions
 from tests.support.index import DATABASES, FakeClock
 from tests.support.registry_rows import ACME, opened_registry
 from tests.support.registry_rows_lists import Sample, matches, put, random_samples
@@ -58,6 +61,11 @@ async def search(registry: Registry, query: str, order_by: str = "", page_size: 
         token = page.token
         if not token:
             return rows
+
+
+async def _delete(connection: AsyncConnection, one: Sample) -> None:
+    mine = sa.update(versions).where(versions.c.id == one.row_id)
+    await connection.execute(mine.values(state=VersionState.DELETED.value))
 
 
 def names(rows: list[VersionRow]) -> list[str]:
@@ -214,6 +222,33 @@ async def test_a_walk_that_finds_little_gives_a_short_page_and_goes_on_from_ther
         pages.append(page)
     assert [len(page.rows) for page in pages] == [0, 0, 0, 1]
     assert names(pages[-1].rows) == [samples[0].name]
+
+
+@pytest.mark.parametrize("is_deleted", [True, False], ids=["deleted", "committed"])
+async def test_what_happens_while_a_walk_looks_for_the_end_of_its_window_hides_and_repeats_nothing(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, is_deleted: bool
+) -> None:
+    monkeypatch.setattr(scan, "_MIN_WINDOW", 4)
+    monkeypatch.setattr(scan, "_MAX_WINDOW", 4)
+    window_end = scan.Scan._window_end
+    samples = [Sample(file_count=int(at in (3, 4)), created_at_ms=at + 1) for at in range(8)]
+    await put(registry, *samples)
+    is_first = True
+
+    async def another_writes(*args: Any) -> Any:
+        nonlocal is_first
+        if is_first and is_deleted:
+            async with registry.store.database.write() as connection:
+                await _delete(connection, samples[1])
+        elif is_first:
+            await put(registry, Sample(created_at_ms=0))
+        is_first = False
+        return await window_end(*args)
+
+    monkeypatch.setattr(scan.Scan, "_window_end", another_writes)
+    found = names(await search(registry, "files=1", "created"))
+    assert not is_first
+    assert found == [samples[3].name, samples[4].name]
 
 
 async def test_a_page_of_large_versions_ends_before_the_message_is_full(registry: Registry) -> None:

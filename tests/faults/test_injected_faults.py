@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from uuid import UUID
 
@@ -19,6 +20,7 @@ import sqlalchemy as sa
 
 import lading
 from lading_format.digest import blake3_digest
+from lading_server.common import database
 from lading_server.common.settings import Settings
 from lading_server.ingest.index.schema import PackState, chunks, packs, pins
 from lading_server.ingest.packs.format import HEADER_BYTES
@@ -278,6 +280,27 @@ async def test_a_start_that_cannot_read_a_place_of_an_open_pack_loses_what_is_th
         assert await read(run, "a") == files
 
 
+async def test_a_start_that_can_read_nothing_of_an_open_pack_loses_it_and_nothing_else(bench: Bench) -> None:
+    first, second = bench.files(2), bench.files(2, 500)
+    async with bench.running() as run:
+        await bench.put(run, "a", first)
+    async with bench.running() as run:
+        await bench.put(run, "b", second)
+        pack, _, _ = await place_of(run, second["f0"])
+        bench.bad = pack, 0, 1 << 40
+        # Whatever is open stays so.
+        bench.disk.fail("sync of a file")
+        with pytest.raises(lading.IntegrityError, match="EIO"):
+            await bench.put(run, "c", bench.files(1))
+        assert PackState.OPEN.value in await pack_states(run)
+    async with bench.running() as run:
+        assert set(await pack_states(run)) == {PackState.SEALED.value, PackState.DAMAGED.value}
+        assert await read(run, "a") == first
+        assert await read(run, "b") == {}
+        await bench.put(run, "b", second)
+        assert await read(run, "b") == second
+
+
 # --- collections ---
 
 
@@ -406,15 +429,49 @@ async def test_a_database_that_fails_at_any_moment_of_a_commit_loses_nothing(
             await check_all(run, put)
 
 
-async def check_all(run: Running, put: Mapping[str, Mapping[str, bytes]]) -> None:
-    """Every version is there, once and whole, and each has its pin; nothing else has one."""
+def other_process(path: Path) -> sqlite3.Connection:
+    """Return a connection as another process would have one, for any thread."""
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+@pytest.mark.parametrize("name", ["ingest.db", "registry.db"])
+async def test_a_database_that_another_process_has_for_a_while_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
+    files = bench.files(2)
+    async with bench.running() as run:
+        with closing(other_process(bench.data / name)) as other:
+            # In a thread: the server may be in a transaction, which ends when this loop goes on.
+            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
+            putting = asyncio.create_task(bench.put(run, "a", files))
+
+            async def is_refused() -> bool:
+                await asyncio.sleep(0)
+                return any("in use by another" in one.getMessage() for one in caplog.records) or putting.done()
+
+            await until(is_refused)
+            assert not putting.done(), putting
+            other.execute("ROLLBACK")
+            await putting
+        await check_all(run, {"a": files}, others=0)
+        with closing(other_process(bench.data / name)) as other:
+            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
+            with pytest.raises(lading.Unavailable) as told:
+                await bench.put(run, "b", bench.files(1))
+            assert told.value.reason == "DATABASE_UNAVAILABLE"
+            assert str(bench.data) not in str(told.value)
+
+
+async def check_all(run: Running, put: Mapping[str, Mapping[str, bytes]], *, others: int = 1) -> None:
+    """Every version is there, once and whole, and each has its pin; nothing else but so many others has one."""
     assert await findings(run) == []
     for name, files in put.items():
         assert await read(run, name) == files
         assert [version.number async for version in run.client.versions(name)] == [0], name
     async with run.ingest.index.database.read() as connection:
         held = await connection.scalar(sa.select(sa.func.count()).select_from(pins).where(pins.c.state == "held"))
-    assert held == len(put) + 1
+    assert held == len(put) + others
 
 
 @pytest.mark.parametrize("calls", ["write", "sync"])

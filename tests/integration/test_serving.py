@@ -23,6 +23,7 @@ from lading_proto.ingest.v1 import chunks_pb2, files_pb2, ingest_pb2_grpc
 from lading_proto.registry.v1 import registry_pb2, registry_pb2_grpc
 from lading_server.common.logs import FIELDS
 from lading_server.common.settings import Settings
+from tests.support.deaf_watcher import deaf_watcher
 from tests.support.echo import SERVICE, EchoServer, echo_server
 from tests.support.server import ServerProcess
 from tests.support.wire import iter_of, reason_of
@@ -105,6 +106,17 @@ async def test_a_bug_becomes_internal_with_an_id_that_finds_its_traceback(
     assert record.levelno == logging.ERROR
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_a_database_that_is_away_is_told_without_its_words_which_are_in_the_log(
+    echo: EchoServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await echo.stub.GetUpload(_upload("away"))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert reason_of(caught.value) == "DATABASE_UNAVAILABLE"
+    assert "db.internal" not in f"{caught.value.details()} {caught.value.trailing_metadata()}"
+    assert "db.internal" in caplog.text
 
 
 async def test_a_call_writes_one_line_with_its_bytes(echo: EchoServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -192,6 +204,33 @@ async def test_more_streams_than_the_limit_are_refused_before_a_message_is_read(
         second.cancel()
 
 
+async def test_watches_of_health_have_a_limit_of_their_own_and_leave_room_for_calls(echo: EchoServer) -> None:
+    health = health_pb2_grpc.HealthStub(echo.channel)
+    watchers = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(64)]
+    for watcher in watchers:
+        assert (await watcher.read()).status == health_pb2.HealthCheckResponse.SERVING
+    too_many = (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_STREAMS")
+    reflect = reflection_pb2_grpc.ServerReflectionStub(echo.channel).ServerReflectionInfo
+    listed = [reflection_pb2.ServerReflectionRequest(list_services="")]
+    for refused in (health.Watch(health_pb2.HealthCheckRequest()), reflect(iter_of(listed))):
+        assert await _refused(refused) == too_many
+    assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+    assert (await echo.stub.UploadFile(iter_of([_data(1)]))).size_bytes == 1
+    watchers.pop().cancel()
+
+    async def is_answered() -> bool:
+        try:
+            return bool(await _all(reflect(iter_of(listed))))
+        except grpc.aio.AioRpcError:
+            return False
+
+    # The server hears of the end a little later.
+    while not await is_answered():
+        pass
+    for watcher in watchers:
+        watcher.cancel()
+
+
 @pytest.mark.parametrize("kind", ["unary", "stream"])
 async def test_a_message_that_cannot_be_parsed_is_refused_without_a_traceback(
     echo: EchoServer, caplog: pytest.LogCaptureFixture, kind: str
@@ -226,7 +265,7 @@ async def test_reflection_lists_the_services(echo: EchoServer) -> None:
     assert {SERVICE, "grpc.health.v1.Health"} <= listed
 
 
-async def test_a_drain_tells_health_first_refuses_new_calls_and_lets_open_ones_end(echo: EchoServer) -> None:
+async def test_a_drain_tells_health_refuses_new_calls_and_lets_open_ones_end(echo: EchoServer) -> None:
     health = health_pb2_grpc.HealthStub(echo.channel)
     watcher = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
     assert (await watcher.read()).status == health_pb2.HealthCheckResponse.SERVING
@@ -247,6 +286,19 @@ async def test_a_drain_tells_health_first_refuses_new_calls_and_lets_open_ones_e
     assert (await unary).digest == "waits"
     # Whoever watches the health of a server does not keep it from ending.
     await draining
+
+
+async def test_a_watcher_that_does_not_read_holds_up_neither_a_drain_nor_those_who_watch_something_else(
+    echo: EchoServer,
+) -> None:
+    health = health_pb2_grpc.HealthStub(echo.channel)
+    watcher = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+    assert (await watcher.read()).status == health_pb2.HealthCheckResponse.SERVING
+    async with deaf_watcher(echo.server.port):
+        draining = asyncio.create_task(echo.server.drain(echo.drain, SECONDS))
+        assert (await watcher.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert echo.drain.started
+        await draining
 
 
 async def _answer(call: Any) -> Any:

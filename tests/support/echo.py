@@ -11,6 +11,7 @@ import grpc
 
 from lading_proto.ingest.v1 import chunks_pb2, files_pb2, ingest_pb2, ingest_pb2_grpc
 from lading_server.common.access import Access
+from lading_server.common.database import DatabaseUnavailable
 from lading_server.common.drain import Drain
 from lading_server.common.errors import OutOfSequence, UploadNotFound
 from lading_server.common.metrics import Metrics
@@ -40,6 +41,8 @@ class EchoServicer(_Servicer):  # type: ignore[misc]
             raise REFUSED
         if request.upload_id == "broken":
             raise ZeroDivisionError("a bug")
+        if request.upload_id == "away":
+            raise DatabaseUnavailable("database postgresql://db.internal cannot be used")
         if request.upload_id == "aborted":
             await context.abort(grpc.StatusCode.OUT_OF_RANGE, "by itself")
         if request.upload_id == "waits":

@@ -7,10 +7,11 @@ transaction when two connections reset the write-ahead log at once; with one tha
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -26,9 +27,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
 
-from lading_server.common.errors import DiskLow
+from lading_server.common.errors import DatabaseAway, DiskLow
 from lading_server.common.sqlite_connection import SqliteConnection
 from lading_server.common.sqlite_transactions import CannotConnect, SqliteTransactions
+
+_log = logging.getLogger(__name__)
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -52,6 +55,12 @@ _CONFLICT_STATES = frozenset({"40001", "40P01"})
 _SQLITE_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
 _POSTGRES_FULL = "53100"
 
+# What SQLite says while another process has the file for longer than is waited for.
+_SQLITE_TAKEN = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_PROTOCOL})
+# admin_shutdown, crash_shutdown, cannot_connect_now, too_many_connections; and the class of connection exceptions.
+_POSTGRES_AWAY = frozenset({"57P01", "57P02", "57P03", "53300"})
+_POSTGRES_CONNECTION_CLASS = "08"
+
 _CONNECT_ERRORS = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
@@ -64,10 +73,24 @@ class DatabaseUnavailable(Exception):
     """The database cannot be opened, reached or brought up to date. The message says what an operator can do."""
 
 
+@contextmanager
+def told_to_callers() -> Iterator[None]:
+    """Raise DatabaseAway where the block raises DatabaseUnavailable.
+
+    What that says of SQL, hosts and paths is for the operator: it goes to the log, and to nobody who calls.
+    """
+    try:
+        yield
+    except DatabaseUnavailable as error:
+        _log.error("a call failed: %s", error, exc_info=error)
+        raise DatabaseAway("the server cannot reach its database just now; retry with backoff") from error
+
+
 class Database:
     """One database, and the two ways to use it: `write` and `read`. Safe for many tasks at once.
 
-    Guarantee: a write that returned is durable; one that raised left nothing.
+    Guarantee: a write that returned is durable; one that raised left nothing. But for DatabaseUnavailable: when the
+    connection is lost at the end, nobody knows whether it was committed.
     """
 
     def __init__(
@@ -109,7 +132,7 @@ class Database:
         repeated here: see `is_conflict`.
 
         Raises:
-            DatabaseUnavailable: No transaction could be begun.
+            DatabaseUnavailable: No transaction could be begun, or the connection was lost in it.
             DiskLow: There was no space for it. Nothing was written, and the next one may find some.
         """
         async with self._turn:
@@ -127,10 +150,10 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """Give a connection in a transaction that writes nothing. On SQLite it sees one moment throughout.
+        """Give a connection in a transaction that writes nothing, and sees one moment throughout.
 
         Raises:
-            DatabaseUnavailable: No transaction could be begun.
+            DatabaseUnavailable: No transaction could be begun, or the connection was lost in it.
         """
         begun = self._sqlite.reading() if self._sqlite is not None else self._reader.begin()
         async with self._transaction(begun) as connection:
@@ -143,14 +166,15 @@ class Database:
             query: Made once and kept: on SQLite its text is remembered for as long as it lives.
 
         Raises:
-            DatabaseUnavailable: There is no connection to be had.
+            DatabaseUnavailable: There is no connection to be had, or it was lost.
         """
-        if self._sqlite is not None:
-            try:
-                return await self._sqlite.fetch(query, parameters)
-            except CannotConnect as error:
-                raise self._unavailable(error.__cause__ or error) from error
-        return await greenlet_spawn(self._fetch, query, parameters)
+        with self._noticing_losses():
+            if self._sqlite is not None:
+                try:
+                    return await self._sqlite.fetch(query, parameters)
+                except CannotConnect as error:
+                    raise self._unavailable(error.__cause__ or error) from error
+            return await greenlet_spawn(self._fetch, query, parameters)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an INSERT that can be given ON CONFLICT."""
@@ -174,16 +198,28 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, begun: AbstractAsyncContextManager[AsyncConnection]) -> AsyncIterator[AsyncConnection]:
-        async with AsyncExitStack() as stack:
-            try:
-                connection = await stack.enter_async_context(begun)
-            except _CONNECT_ERRORS as error:
-                if isinstance(error, DBAPIError) and is_disk_full(error):
-                    raise
-                raise self._unavailable(error) from error
-            except CannotConnect as error:
-                raise self._unavailable(error.__cause__ or error) from error
-            yield connection
+        # Around the commit, too.
+        with self._noticing_losses():
+            async with AsyncExitStack() as stack:
+                try:
+                    connection = await stack.enter_async_context(begun)
+                except _CONNECT_ERRORS as error:
+                    if isinstance(error, DBAPIError) and is_disk_full(error):
+                        raise
+                    raise self._unavailable(error) from error
+                except CannotConnect as error:
+                    raise self._unavailable(error.__cause__ or error) from error
+                yield connection
+
+    @contextmanager
+    def _noticing_losses(self) -> Iterator[None]:
+        """Raise DatabaseUnavailable where the block found out that the database is away."""
+        try:
+            yield
+        except DBAPIError as error:
+            if not _is_away(error):
+                raise
+            raise self._unavailable(error) from error
 
     def _unavailable(self, error: BaseException) -> DatabaseUnavailable:
         return DatabaseUnavailable(_explain(self.dialect, self._name, error))
@@ -266,6 +302,16 @@ def is_disk_full(error: DBAPIError) -> bool:
     )
 
 
+def _is_away(error: DBAPIError) -> bool:
+    """Tell whether the connection was lost, or another process has the file: nothing is wrong with what was asked."""
+    code, state = getattr(error.orig, "sqlite_errorcode", None), getattr(error.orig, "sqlstate", None)
+    if code is not None:
+        # The lowest byte is the kind; what is above it says more.
+        return code & 0xFF in _SQLITE_TAKEN
+    is_state = state is not None and (state in _POSTGRES_AWAY or state.startswith(_POSTGRES_CONNECTION_CLASS))
+    return error.connection_invalidated or is_state
+
+
 def _open_sqlite(url: URL) -> Database:
     if not url.database or url.database == ":memory:":
         raise DatabaseUnavailable("a SQLite database needs a file; write sqlite:///path/to/file.db")
@@ -304,9 +350,12 @@ def _open_postgres(url: URL) -> Database:
         # Compiling a query takes longer than any of ours runs.
         connect_args={"server_settings": {"application_name": "lading", "jit": "off"}},
     )
+    # Of several statements of a read, one goes on where another ended: that is one place only at one moment. READ ONLY,
+    # such a transaction never conflicts with another, so nobody has to run it again.
+    reader = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     # What follows `?` may hold a password too.
     shown = url.set(query={name: value for name, value in url.query.items() if name in ("host", "port")})
-    return Database(engine, engine, f"database {shown.render_as_string(hide_password=True)}")
+    return Database(engine, reader, f"database {shown.render_as_string(hide_password=True)}")
 
 
 def _prepare_sqlite_writer(connection: Any, _record: object) -> None:

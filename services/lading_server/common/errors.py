@@ -197,6 +197,12 @@ class DiskLow(DomainError):
     reason = "DISK_LOW"
 
 
+class DatabaseAway(DomainError):
+    """A database cannot be reached just now. What was acknowledged is there; repeating a call is harmless."""
+
+    reason = "DATABASE_UNAVAILABLE"
+
+
 class StorageFailed(DomainError):
     """The disk refused a write or a sync. What was not acknowledged is lost; what was is not."""
 

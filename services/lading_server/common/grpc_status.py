@@ -60,6 +60,7 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
     errors.WindowExceeded: _EXHAUSTED,
     errors.DiskLow: _EXHAUSTED,
     errors.Draining: grpc.StatusCode.UNAVAILABLE,
+    errors.DatabaseAway: grpc.StatusCode.UNAVAILABLE,
     errors.StreamIdle: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.StorageFailed: _DATA_LOSS,
     errors.CorruptRecord: _DATA_LOSS,
@@ -115,6 +116,7 @@ STATUSES: dict[type[ReasonedError], grpc.StatusCode] = {
 _RETRY_SECONDS: dict[type[ReasonedError], float] = {
     errors.TooManyStreams: 1,
     errors.Draining: 2,
+    errors.DatabaseAway: 2,
     names.IngestUnavailable: 2,
     names.KeysUnavailable: 2,
     names.RegistryUnavailable: 2,

@@ -13,8 +13,9 @@ import grpc
 
 from lading_format.errors import ReasonedError
 from lading_server.common.access import Access, check_entity_of
-from lading_server.common.callers import SERVICE, Principal, acting_for
+from lading_server.common.callers import ANYBODY, SERVICE, Principal, acting_for
 from lading_server.common.calls import Call, MalformedMessage
+from lading_server.common.database import told_to_callers
 from lading_server.common.drain import Drain
 from lading_server.common.errors import Draining, TooManyStreams
 from lading_server.common.grpc_status import status_of
@@ -27,6 +28,9 @@ from lading_server.common.tls import shows_certificate
 
 # Health and reflection are asked while a server drains: that is when it matters. They are not counted or logged.
 _ALWAYS_ANSWERED = ("/grpc.health.", "/grpc.reflection.")
+# They need no key, and a watch of health lasts for as long as its client likes: without a limit of their own strangers
+# could hold every call that the server may have open.
+_MOST_KEYLESS_STREAMS = 64
 # A client that is refused in mid-stream is read out so far, so that it sees the status. See `_read_out`.
 _READ_OUT_BYTES = 64 << 20
 _READ_OUT_IDLE_SECONDS = 5.0
@@ -64,6 +68,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._rates = CallRates()
         self._streams = OpenStreams(max_streams, metrics.streams_open)
+        self._keyless_streams = OpenStreams(_MOST_KEYLESS_STREAMS, lambda _open: None)
         self._open_calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,7 +91,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         method = handler_call_details.method
         if handler is None or (method.startswith(_ALWAYS_ANSWERED) and WHO_MAY_CALL.get(method) is Required.ANYBODY):
-            return cast("grpc.RpcMethodHandler[Request, Response] | None", handler)
+            answered = handler if handler is None else self._always_answered(handler)
+            return cast("grpc.RpcMethodHandler[Request, Response] | None", answered)
         call = Call(method, self._metrics)
         decode = call.decoding(handler.request_deserializer, is_stream=handler.request_streaming)
         encode = call.encoding(handler.response_serializer)
@@ -104,6 +110,25 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 behavior = self._wrapped(call, _writing(handler.stream_stream), reads_stream=True)
                 return grpc.stream_stream_rpc_method_handler(behavior, decode, encode)
 
+    def _always_answered(self, handler: Any) -> Any:
+        """Return a handler of health or reflection, with a limit where it answers a stream."""
+        if not handler.response_streaming:
+            return handler
+        answer = _writing(handler.stream_stream if handler.request_streaming else handler.unary_stream)
+
+        async def limited(request: Any, context: Any) -> None:
+            try:
+                with self._keyless_streams.one_more(ANYBODY):
+                    await answer(request, context)
+            except TooManyStreams as refusal:
+                status = status_of(refusal)
+                await context.abort(status.code, status.message, status.trailers)
+
+        make = (
+            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        )
+        return make(limited, handler.request_deserializer, handler.response_serializer)
+
     def _wrapped(
         self, call: Call, behavior: Behavior, *, is_stream: bool = False, reads_stream: bool = False
     ) -> Behavior:
@@ -112,7 +137,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             try:
                 self._refuse_if_draining()
                 # Before the call takes a place among the streams: those without a key must not keep others out.
-                principal = await self._access.admit(call.method, context.invocation_metadata() or ())
+                with told_to_callers():
+                    principal = await self._access.admit(call.method, context.invocation_metadata() or ())
                 self._check_certificate(principal, context)
                 call.acted_for(principal)
                 self._rates.take(principal)
@@ -201,7 +227,8 @@ async def _answer(behavior: Behavior, request: Any, context: Any, call: Call, pr
     if isinstance(request, MalformedMessage):
         raise request
     check_entity_of(request, principal)
-    response = await behavior(request, context)
+    with told_to_callers():
+        response = await behavior(request, context)
     code = context.code()
     if code is not None:
         call.status = code.name

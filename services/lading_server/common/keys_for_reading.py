@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 from lading_server.common.access import KeyGrant, RememberedKeys
 from lading_server.common.registry_errors import KeysUnavailable
 
 _log = logging.getLogger(__name__)
+
+# For how long it is believed that the registry is still away. While calls come it is asked all the time; when none came
+# for longer it may be back, and keys may have been revoked.
+_AWAY_SECONDS = 5.0
 
 
 class KeysForReading:
@@ -16,20 +22,25 @@ class KeysForReading:
 
     While the registry answers it is as RememberedKeys, and so a key that was revoked ends as soon. Once it did not,
     calls with remembered keys wait for it no more: it is asked in the background, one question at a time, until it
-    answers again. A key that is not remembered is asked for as ever.
+    answers again. When nobody called for a while, the next call waits for its answer first. A key that is not
+    remembered is asked for as ever.
     """
 
-    def __init__(self, remembered: RememberedKeys, grace_seconds: float) -> None:
+    def __init__(
+        self, remembered: RememberedKeys, grace_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`grace_seconds`: for how long, after the time that the keys are believed anyway."""
         self._remembered = remembered
         self._grace_seconds = grace_seconds
-        self._is_away = False
+        self._clock = clock
+        # When it last did not answer; None once it did.
+        self._seen_away: float | None = None
         self._asking: asyncio.Task[None] | None = None
 
     async def check(self, key_id: str, secret_hash: bytes) -> KeyGrant | None:
         """See KeyChecker."""
         recalled = self._remembered.recall(key_id, secret_hash, self._grace_seconds)
-        if recalled is not None and self._is_away:
+        if recalled is not None and self._is_away():
             self._ask_again(key_id, secret_hash)
             return recalled
         try:
@@ -39,11 +50,17 @@ class KeysForReading:
             recalled = self._remembered.recall(key_id, secret_hash, self._grace_seconds)
             if recalled is None:
                 raise
-            self._is_away = True
+            self._seen_away = self._clock()
             _log.warning("the registry is away; keys that were good may read for %g seconds", self._grace_seconds)
             return recalled
-        self._is_away = False
+        self._seen_away = None
         return grant
+
+    def _is_away(self) -> bool:
+        if self._seen_away is None:
+            return False
+        is_asked = self._asking is not None and not self._asking.done()
+        return is_asked or self._clock() < self._seen_away + _AWAY_SECONDS
 
     def _ask_again(self, key_id: str, secret_hash: bytes) -> None:
         if self._asking is None or self._asking.done():
@@ -53,9 +70,10 @@ class KeysForReading:
         try:
             await self._remembered.ask(key_id, secret_hash)
         except KeysUnavailable:
+            self._seen_away = self._clock()
             return
         except Exception:  # noqa: BLE001 - logged with its traceback; the next call asks again
             _log.exception("asking whether the registry is back failed")
             return
-        self._is_away = False
+        self._seen_away = None
         _log.info("the registry answers again")

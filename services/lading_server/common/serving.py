@@ -30,6 +30,8 @@ _CALLS_BESIDE_STREAMS = 1000
 _MIN_PING_MILLISECONDS = 10_000
 # How long the answers of the last calls may be on their way when the handlers are done.
 _LAST_ANSWERS_SECONDS = 1.0
+# How long those who watch health may take to hear of the end: one that reads nothing keeps all others of its service.
+_TELL_HEALTH_SECONDS = 1.0
 # A process that was told twice to end did so at once.
 EXIT_SECOND_SIGNAL = 130
 
@@ -57,27 +59,45 @@ class Server:
         server: grpc.aio.Server,
         port: int,
         health_servicer: health.aio.HealthServicer,
+        health_names: Sequence[str],
         interceptor: CallInterceptor,
     ) -> None:
+        """`health_names`: what health can be asked about."""
         self._server = server
         self._health = health_servicer
+        self._health_names = health_names
         self._interceptor = interceptor
         self.port = port
 
     async def drain(self, drain: Drain, seconds: float) -> None:
-        """End in order: health first, then no new calls, then those that are open, at most for `seconds`.
+        """End in order: no new calls, health beside that, then those that are open, at most for `seconds`.
 
         Until the open calls have ended new ones are still answered, with DRAINING: a server of grpc that is being
         stopped refuses them without a reason, and waits for whoever watches its health.
         """
-        await self._health.enter_graceful_shutdown()
+        # Nothing that waits for a client comes before this.
         drain.begin()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._interceptor.until_idle()
-        except TimeoutError:
-            _log.warning("%d calls are cut off after %g seconds", self._interceptor.open_calls, seconds)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tell_health())
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._interceptor.until_idle()
+            except TimeoutError:
+                _log.warning("%d calls are cut off after %g seconds", self._interceptor.open_calls, seconds)
         await self._server.stop(_LAST_ANSWERS_SECONDS)
+
+    async def _tell_health(self) -> None:
+        """Let health say NOT_SERVING.
+
+        grpc_health holds the lock of a service while it writes to whoever watches it, which takes as long as the
+        watcher likes. So no service waits for another one, and none for long.
+        """
+        not_serving = health_pb2.HealthCheckResponse.NOT_SERVING
+        try:
+            async with asyncio.timeout(_TELL_HEALTH_SECONDS):
+                await asyncio.gather(*(self._health.set(name, not_serving) for name in self._health_names))
+        except TimeoutError:
+            _log.warning("whoever watches health does not read, and is not told of the end")
 
 
 @asynccontextmanager
@@ -130,10 +150,11 @@ async def running(
         mutual_port = _bind(server, mutual_host, mutual_port, mutual, "--mutual-listen")
         _log.info("client certificates are required at grpcs://%s", shown_address(mutual_host, mutual_port))
     await server.start()
-    for name in ("", *names):
+    health_names = ("", *names)
+    for name in health_names:
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     try:
-        yield Server(server, bound, health_servicer, interceptor)
+        yield Server(server, bound, health_servicer, health_names, interceptor)
     finally:
         await server.stop(None)
 

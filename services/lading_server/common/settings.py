@@ -87,7 +87,7 @@ def _entity(text: str) -> str:
 def split_address(address: str) -> tuple[str, int]:
     """Return host and port of `host:port` or `[v6]:port`. Raises SettingsError."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise SettingsError(f"{address!r} is no address: write host:port, for example 127.0.0.1:7420")
     return host.strip("[]"), int(port)
 
@@ -185,7 +185,8 @@ class Settings:
     max_message_bytes: int = _setting(
         4 * MIB,
         "size of a gRPC message; the default of gRPC in every language",
-        _between(3 * MIB, 64 * MIB),
+        # An answer has up to 3 MiB of payload, and what frames thousands of small files is some of a MiB more.
+        _between(4 * MIB, 64 * MIB),
         is_limit=True,
     )
     max_chunk_bytes: int = _setting(2 * MIB, "size of a chunk", _between(1, 2 * MIB), is_limit=True)

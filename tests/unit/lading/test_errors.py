@@ -42,7 +42,9 @@ def test_what_repeating_cannot_help_is_not_repeated(reason: str) -> None:
     assert not REASONS[reason].retryable
 
 
-@pytest.mark.parametrize("reason", ["DRAINING", "TOO_MANY_STREAMS", "STREAM_IDLE", "SESSION_EXPIRED"])
+@pytest.mark.parametrize(
+    "reason", ["DRAINING", "DATABASE_UNAVAILABLE", "TOO_MANY_STREAMS", "STREAM_IDLE", "SESSION_EXPIRED"]
+)
 def test_what_passes_is_repeated(reason: str) -> None:
     assert REASONS[reason].retryable
 

@@ -16,6 +16,7 @@ class CheckServiceStub(object):
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ROLE_DENIED`): The key is not the operator's.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Call again later: the check continues where it was.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Call again later, as above.
     """
 
     def __init__(self, channel):
@@ -42,6 +43,7 @@ class CheckServiceServicer(object):
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ROLE_DENIED`): The key is not the operator's.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Call again later: the check continues where it was.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Call again later, as above.
     """
 
     def CheckStore(self, request, context):
@@ -91,6 +93,7 @@ class CheckService(object):
     - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
     - `PERMISSION_DENIED` (`ROLE_DENIED`): The key is not the operator's.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Call again later: the check continues where it was.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Call again later, as above.
     """
 
     @staticmethod

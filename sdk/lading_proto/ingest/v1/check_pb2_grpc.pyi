@@ -28,6 +28,7 @@ class CheckServiceStub:
       - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
       - `PERMISSION_DENIED` (`ROLE_DENIED`): The key is not the operator's.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Call again later: the check continues where it was.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Call again later, as above.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -63,6 +64,7 @@ class CheckServiceAsyncStub:
       - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
       - `PERMISSION_DENIED` (`ROLE_DENIED`): The key is not the operator's.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Call again later: the check continues where it was.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Call again later, as above.
     """
 
     CheckStore: grpc.aio.UnaryStreamMultiCallable[
@@ -97,6 +99,7 @@ class CheckServiceServicer(metaclass=abc.ABCMeta):
       - `UNAUTHENTICATED` (`KEY_INVALID`): The key is unknown, expired or revoked.
       - `PERMISSION_DENIED` (`ROLE_DENIED`): The key is not the operator's.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Call again later: the check continues where it was.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Call again later, as above.
     """
 
     @abc.abstractmethod

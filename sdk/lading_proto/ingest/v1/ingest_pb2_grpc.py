@@ -55,6 +55,8 @@ class IngestServiceStub(object):
     - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
     only read go on for `key_grace_seconds` with keys that were good before.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Nothing is acknowledged by that,
+    and what was stays. Retry with backoff.
     - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
     Retry with backoff.
     - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
@@ -197,6 +199,8 @@ class IngestServiceServicer(object):
     - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
     only read go on for `key_grace_seconds` with keys that were good before.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Nothing is acknowledged by that,
+    and what was stays. Retry with backoff.
     - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
     Retry with backoff.
     - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.
@@ -624,6 +628,8 @@ class IngestService(object):
     - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff. Calls that
     only read go on for `key_grace_seconds` with keys that were good before.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Nothing is acknowledged by that,
+    and what was stays. Retry with backoff.
     - `RESOURCE_EXHAUSTED` (`TOO_MANY_STREAMS`): `limit` streams of the `scope` (`server`, `entity` or `key`) are open.
     Retry with backoff.
     - `RESOURCE_EXHAUSTED` without a reason: A message is larger than `max_message_bytes`. Send smaller ones.

@@ -21,6 +21,7 @@ class MaintenanceServiceStub(object):
     - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; its RetryInfo says when to try again.
     - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel):
@@ -62,6 +63,7 @@ class MaintenanceServiceServicer(object):
     - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; its RetryInfo says when to try again.
     - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def CollectGarbage(self, request, context):
@@ -152,6 +154,7 @@ class MaintenanceService(object):
     - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; its RetryInfo says when to try again.
     - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @staticmethod

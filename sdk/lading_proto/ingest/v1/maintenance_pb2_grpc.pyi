@@ -33,6 +33,7 @@ class MaintenanceServiceStub:
       - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; its RetryInfo says when to try again.
       - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -99,6 +100,7 @@ class MaintenanceServiceAsyncStub:
       - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; its RetryInfo says when to try again.
       - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     CollectGarbage: grpc.aio.UnaryStreamMultiCallable[
@@ -164,6 +166,7 @@ class MaintenanceServiceServicer(metaclass=abc.ABCMeta):
       - `RESOURCE_EXHAUSTED` (`RATE_LIMITED`): The key or the entity calls too often; its RetryInfo says when to try again.
       - `UNAVAILABLE` (`KEYS_UNAVAILABLE`): The registry, which knows the keys, does not answer. Retry with backoff.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @abc.abstractmethod

@@ -23,6 +23,7 @@ class PinServiceStub(object):
     - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
     - `INVALID_ARGUMENT` (`INVALID_PIN`): `version_uid` is not 16 bytes long.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel):
@@ -66,6 +67,7 @@ class PinServiceServicer(object):
     - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
     - `INVALID_ARGUMENT` (`INVALID_PIN`): `version_uid` is not 16 bytes long.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def AcquirePin(self, request, context):
@@ -155,6 +157,7 @@ class PinService(object):
     - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
     - `INVALID_ARGUMENT` (`INVALID_PIN`): `version_uid` is not 16 bytes long.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @staticmethod

@@ -35,6 +35,7 @@ class PinServiceStub:
       - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
       - `INVALID_ARGUMENT` (`INVALID_PIN`): `version_uid` is not 16 bytes long.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -100,6 +101,7 @@ class PinServiceAsyncStub:
       - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
       - `INVALID_ARGUMENT` (`INVALID_PIN`): `version_uid` is not 16 bytes long.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     AcquirePin: grpc.aio.UnaryUnaryMultiCallable[
@@ -164,6 +166,7 @@ class PinServiceServicer(metaclass=abc.ABCMeta):
       - `INVALID_ARGUMENT` (`INVALID_ENTITY`): `entity` is not 1 to 64 of `a-z0-9._-` beginning with a letter or digit.
       - `INVALID_ARGUMENT` (`INVALID_PIN`): `version_uid` is not 16 bytes long.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @abc.abstractmethod

@@ -19,6 +19,7 @@ class KeptVersionServiceStub(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel):
@@ -58,6 +59,7 @@ class KeptVersionServiceServicer(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def ListKeptEntities(self, request, context):
@@ -134,6 +136,7 @@ class KeptVersionService(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @staticmethod

@@ -31,6 +31,7 @@ class KeptVersionServiceStub:
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -83,6 +84,7 @@ class KeptVersionServiceAsyncStub:
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     ListKeptEntities: grpc.aio.UnaryUnaryMultiCallable[
@@ -134,6 +136,7 @@ class KeptVersionServiceServicer(metaclass=abc.ABCMeta):
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @abc.abstractmethod

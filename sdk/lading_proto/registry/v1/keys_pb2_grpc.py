@@ -16,6 +16,7 @@ class KeyServiceStub(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel):
@@ -42,6 +43,7 @@ class KeyServiceServicer(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def CheckKey(self, request, context):
@@ -81,6 +83,7 @@ class KeyService(object):
     - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
     - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @staticmethod

@@ -28,6 +28,7 @@ class KeyServiceStub:
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -53,6 +54,7 @@ class KeyServiceAsyncStub:
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     CheckKey: grpc.aio.UnaryUnaryMultiCallable[
@@ -77,6 +79,7 @@ class KeyServiceServicer(metaclass=abc.ABCMeta):
       - `UNAUTHENTICATED` (`KEY_MISSING`): No `authorization: Bearer …` in the call's metadata.
       - `UNAUTHENTICATED` (`KEY_INVALID`): The bearer is not the service key.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now. Retry with backoff.
     """
 
     @abc.abstractmethod

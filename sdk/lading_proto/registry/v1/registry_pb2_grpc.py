@@ -54,6 +54,8 @@ class RegistryServiceStub(object):
     which and how much; its RetryInfo says when to try again.
     - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now, and the outcome is unknown.
+    Retry with backoff, with the same `request_id`.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
@@ -258,6 +260,8 @@ class RegistryServiceServicer(object):
     which and how much; its RetryInfo says when to try again.
     - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now, and the outcome is unknown.
+    Retry with backoff, with the same `request_id`.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
@@ -885,6 +889,8 @@ class RegistryService(object):
     which and how much; its RetryInfo says when to try again.
     - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
     - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+    - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now, and the outcome is unknown.
+    Retry with backoff, with the same `request_id`.
     - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 

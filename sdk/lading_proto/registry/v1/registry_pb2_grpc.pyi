@@ -66,6 +66,8 @@ class RegistryServiceStub:
         which and how much; its RetryInfo says when to try again.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now, and the outcome is unknown.
+        Retry with backoff, with the same `request_id`.
       - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
@@ -534,6 +536,8 @@ class RegistryServiceAsyncStub:
         which and how much; its RetryInfo says when to try again.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now, and the outcome is unknown.
+        Retry with backoff, with the same `request_id`.
       - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 
@@ -1001,6 +1005,8 @@ class RegistryServiceServicer(metaclass=abc.ABCMeta):
         which and how much; its RetryInfo says when to try again.
       - `RESOURCE_EXHAUSTED` (`DISK_LOW`): The database has no space left; nothing was changed. Reads go on.
       - `UNAVAILABLE` (`DRAINING`): The server is about to stop. Retry with backoff, against the same address.
+      - `UNAVAILABLE` (`DATABASE_UNAVAILABLE`): The server cannot reach its database just now, and the outcome is unknown.
+        Retry with backoff, with the same `request_id`.
       - `INTERNAL`, `UNKNOWN`, `CANCELLED`: The outcome is unknown. Send the call again, with the same `request_id`.
     """
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from lading_server.common.errors import DiskLow, StorageFailed
+from lading_server.common.database import told_to_callers
+from lading_server.common.errors import DatabaseAway, DiskLow, StorageFailed
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import IndexBatch
 from lading_server.ingest.packs.writer import PackWriter
@@ -22,7 +23,10 @@ class Recorder(Protocol):
     """Writes a group's index rows in one transaction."""
 
     async def record(self, batches: Sequence[IndexBatch], durable: dict[UUID, int]) -> list[Exception | None]:
-        """Return, for each batch, None or why it was not written. Raises only when nothing was written."""
+        """Return, for each batch, None or why it was not written.
+
+        Raises only when nothing was written; but DatabaseUnavailable also when nobody knows whether it was.
+        """
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +45,8 @@ class GroupCommitter:
     Guarantee: a unit's future has a result only after its pack was synced and its rows were committed. When a sync
     fails it is never retried: everything from then on fails with StorageFailed until the server is started again,
     because the operating system may have dropped the dirty pages. What was acknowledged before is not affected.
+    A database that is away fails the groups of that time alone. Whether the last of them was written is not known, and
+    whoever sends it again does no harm: content has its digest for a name, and uploads their offsets.
 
     While one group's rows are written, the next group's packs are synced already.
     """
@@ -167,15 +173,22 @@ class GroupCommitter:
             _settle(units, [failure] * len(units))
             return
         try:
-            rejections = await self._recorder.record([unit.batch for unit in units], durable)
+            with told_to_callers():
+                rejections = await self._recorder.record([unit.batch for unit in units], durable)
+        except DatabaseAway as error:
+            _log.warning("the index was away for a group of %d units", len(units))
+            _settle(units, [error] * len(units))
+            return
         except DiskLow as error:
             # What was appended is dead weight. The next group may find space again.
             _log.warning("the index had no space for a group of %d units", len(units))
             _settle(units, [error] * len(units))
             return
-        except Exception as error:  # noqa: BLE001 - every waiter is told, and the log has the traceback
+        except Exception:  # noqa: BLE001 - every waiter is told, and the log has the traceback
             _log.exception("the index refused a group of %d units", len(units))
-            failure = StorageFailed(f"the index could not be written: {error}")
+            failure = StorageFailed(
+                "the index could not be written, and the log of the server says why; tell the operator"
+            )
             _settle(units, [failure] * len(units))
             return
         _settle(units, rejections)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from lading_server.common import database as module
 from lading_server.common.database import Database, DatabaseUnavailable, open_database
@@ -55,6 +55,26 @@ async def test_what_is_not_committed_is_not_read(database: Database) -> None:
         await connection.execute(ADD, {"n": 1})
         assert await numbers(database) == []
     assert await numbers(database) == [1]
+
+
+async def test_a_read_sees_one_moment_whatever_is_committed_meanwhile(database: Database) -> None:
+    async with database.write() as connection:
+        await connection.execute(ADD, {"n": 1})
+    async with database.read() as reader:
+        assert (await reader.scalars(ALL)).all() == [1]
+        async with database.write() as connection:
+            await connection.execute(ADD, {"n": 2})
+        assert (await reader.scalars(ALL)).all() == [1]
+    assert await numbers(database) == [1, 2]
+
+
+async def test_who_reads_cannot_write_and_leaves_no_trace_of_it_to_who_writes_next(database: Database) -> None:
+    with pytest.raises(DBAPIError, match=r"read-?only"):
+        async with database.read() as reader:
+            await reader.execute(ADD, {"n": 1})
+    async with database.write() as connection:
+        await connection.execute(ADD, {"n": 2})
+    assert await numbers(database) == [2]
 
 
 async def test_a_cancelled_write_is_undone_and_the_next_one_goes_on(database: Database) -> None:
@@ -157,6 +177,49 @@ async def test_a_locked_database_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         assert "in use by another process" in await _told(f"sqlite:///{tmp_path / 'a.db'}")
     finally:
         other.close()
+
+
+async def test_a_postgresql_that_hangs_up_in_a_transaction_is_unavailable_and_the_next_one_goes_on(
+    tmp_path: Path,
+) -> None:
+    hang_up = sa.text("SELECT pg_terminate_backend(pg_backend_pid())")
+    async with database_url("postgresql", tmp_path) as url:
+        database = open_database(url)
+        try:
+            with pytest.raises(DatabaseUnavailable):
+                async with database.write() as connection:
+                    await connection.execute(hang_up)
+            with pytest.raises(DatabaseUnavailable):
+                async with database.read() as connection:
+                    await connection.execute(hang_up)
+            with pytest.raises(DatabaseUnavailable):
+                await database.fetch(hang_up, {})
+            assert (await database.fetch(sa.select(sa.literal(1)), {}))[0][0] == 1
+        finally:
+            await database.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "is_away"),
+    [
+        (sqlite3.SQLITE_BUSY, True),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, True),
+        (sqlite3.SQLITE_IOERR_WRITE, False),
+        (sqlite3.SQLITE_CORRUPT, False),
+    ],
+)
+async def test_a_file_that_another_process_has_is_unavailable_and_a_bad_disk_is_not(
+    tmp_path: Path, code: int, is_away: bool
+) -> None:
+    driver_error = sqlite3.OperationalError("as SQLite says")
+    driver_error.sqlite_errorcode = code
+    database = open_database(f"sqlite:///{tmp_path / 'a.db'}")
+    try:
+        with pytest.raises(DatabaseUnavailable if is_away else OperationalError):
+            async with database.write():
+                raise OperationalError("COMMIT", None, driver_error)
+    finally:
+        await database.close()
 
 
 async def test_a_postgresql_that_is_not_there_is_told_without_the_password(tmp_path: Path) -> None:

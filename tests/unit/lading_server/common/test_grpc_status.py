@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lading_format.errors import InvalidPath, PathConflict, ReasonedError
-from lading_server.common.errors import DiskLow, Draining, IsReference, SessionExpired, TooManyStreams
+from lading_server.common.errors import DatabaseAway, DiskLow, Draining, IsReference, SessionExpired, TooManyStreams
 from lading_server.common.grpc_status import DETAILS_KEY, STATUSES, item_error, status_of
 
 # What gRPC clients accept as trailers by default.
@@ -54,7 +54,7 @@ def test_a_status_says_the_same_in_its_details() -> None:
     assert dict(info.metadata) == {"free_bytes": "5", "required_bytes": "7"}
 
 
-@pytest.mark.parametrize("error", [Draining("soon"), TooManyStreams("many", limit=1)])
+@pytest.mark.parametrize("error", [Draining("soon"), DatabaseAway("soon"), TooManyStreams("many", limit=1)])
 def test_what_passes_by_itself_says_when_to_try_again(error: ReasonedError) -> None:
     status, _ = _details(error)
     retry = error_details_pb2.RetryInfo()

@@ -9,7 +9,7 @@ import pytest
 from lading_server.common.access import Access, KeyGrant, RememberedKeys
 from lading_server.common.keys import new_key
 from lading_server.common.keys_for_reading import KeysForReading
-from lading_server.common.registry_errors import KeysUnavailable
+from lading_server.common.registry_errors import KeyInvalid, KeysUnavailable
 from lading_server.common.roles import READS_OF_CONTENT, WHO_MAY_CALL, Required, Role
 
 KEY = new_key()
@@ -48,7 +48,7 @@ class Ingest:
     def __init__(self, expires_at_ms: int | None = None) -> None:
         self.registry, self.clock = Registry(expires_at_ms), Clock()
         self.remembered = RememberedKeys(self.registry, 60, self.clock)
-        self.reading = KeysForReading(self.remembered, 600)
+        self.reading = KeysForReading(self.remembered, 600, self.clock)
         self.access = Access(self.remembered, keys_for_reading=self.reading)
 
     async def call(self, method: str) -> str:
@@ -143,6 +143,43 @@ async def test_when_it_is_back_it_is_believed_at_once() -> None:
     assert await ingest.call(READ) == "ada"
     await ingest.until_asked()
     assert await ingest.reading.check(KEY.key_id, KEY.secret_hash) is None
+
+
+async def test_a_registry_that_came_back_while_nobody_read_is_believed_before_the_next_read() -> None:
+    ingest = Ingest()
+    await ingest.call(READ)
+    ingest.registry.is_away = True
+    ingest.clock.seconds += 61
+    await ingest.call(READ)
+    ingest.registry.is_away, ingest.registry.grant = False, None
+    ingest.clock.seconds += 300
+    with pytest.raises(KeyInvalid):
+        await ingest.call(READ)
+
+
+async def test_while_calls_come_nobody_waits_however_long_it_is_away() -> None:
+    ingest = Ingest()
+    await ingest.call(READ)
+    ingest.registry.is_away = True
+    ingest.clock.seconds += 61
+    await ingest.call(READ)
+    for _ in range(10):
+        ingest.clock.seconds += 4
+        asked = ingest.registry.asked
+        assert await ingest.call(READ) == "ada"
+        # It was let in before the question was even put.
+        assert ingest.registry.asked == asked
+        await ingest.until_asked()
+    # And a question that takes longer than it is believed to be away holds up nobody.
+    ingest.registry.answers.clear()
+    await ingest.call(READ)
+    await asyncio.sleep(0)
+    ingest.clock.seconds += 30
+    asked = ingest.registry.asked
+    assert await ingest.call(READ) == "ada"
+    assert ingest.registry.asked == asked
+    ingest.registry.answers.set()
+    await ingest.until_asked()
 
 
 def test_what_goes_on_is_what_a_viewer_may() -> None:

@@ -57,6 +57,8 @@ def test_help_names_every_flag_variable_and_default(capsys: pytest.CaptureFixtur
         ([], {"LADING_INSECURE": "perhaps"}, "LADING_INSECURE: 'perhaps' is neither true nor false"),
         (["--listen", "nowhere"], {}, "--listen: 'nowhere' is no address"),
         (["--listen", "127.0.0.1:65536"], {}, "--listen: '127.0.0.1:65536' is no address"),
+        (["--listen", "127.0.0.1:²"], {}, "--listen: '127.0.0.1:²' is no address"),
+        (["--max-message-bytes", "4194303"], {}, "'4194303' is not a number from 4,194,304 to 67,108,864"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_named_with_what_is_allowed(

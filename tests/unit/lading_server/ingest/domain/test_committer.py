@@ -9,7 +9,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from lading_server.common.errors import StorageFailed
+from lading_server.common.database import DatabaseUnavailable
+from lading_server.common.errors import DatabaseAway, StorageFailed
 from lading_server.ingest.domain.committer import GroupCommitter
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.rows import IndexBatch
@@ -104,14 +105,33 @@ async def test_after_a_failed_sync_nothing_is_written_any_more(workers: Workers)
 
 async def test_a_failed_transaction_is_told_to_every_unit_of_its_group_only(workers: Workers) -> None:
     journal = Journal()
-    journal.record_error = RuntimeError("the database is away")
+    journal.record_error = RuntimeError("INSERT INTO secrets")
     group = committer(journal, workers)
     futures = [group.submit(None, IndexBatch("acme"), 1) for _ in range(2)]
     group.flush()
     outcomes = await asyncio.gather(*futures, return_exceptions=True)
     assert all(isinstance(outcome, StorageFailed) for outcome in outcomes)
+    # What the database says is for the log alone.
+    assert not any("secrets" in str(outcome) for outcome in outcomes)
     journal.record_error = None
     await group.commit(None, IndexBatch("acme"), 1)
+    await group.close()
+
+
+async def test_a_database_that_is_away_is_no_failure_of_the_disk_and_its_words_are_not_told(workers: Workers) -> None:
+    journal = Journal()
+    journal.record_error = DatabaseUnavailable("database postgresql://db.internal cannot be used")
+    group = committer(journal, workers)
+    pack = writer(journal)
+    futures = [group.submit(pack, IndexBatch("acme"), 1) for _ in range(2)]
+    group.flush()
+    outcomes = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [DatabaseAway] * 2
+    assert not any("db.internal" in str(outcome) for outcome in outcomes)
+    assert group.failure is None
+    journal.record_error = None
+    await group.commit(pack, IndexBatch("acme"), 1)
+    assert journal.events == ["sync", "sync", "record 1"]
     await group.close()
 
 
