@@ -343,6 +343,43 @@ async def test_catching_up_counts_what_is_gone_or_short_as_missing(url: str, dat
         await index.close()
 
 
+@pytest.mark.parametrize("what", ["half of it is gone", "a record is damaged, and the index has it as open"])
+async def test_catching_up_forgets_what_is_not_whole_any_more_of_a_pack_that_it_knows(
+    url: str, data: Path, what: str
+) -> None:
+    await fill(data, url, seed=SEED, entity_names=["acme"])
+    places = await chunk_places(url)
+    by_pack: dict[UUID, list[int]] = {}
+    for _, where, at in places:
+        by_pack.setdefault(where, []).append(at)
+    pack, offsets = max(by_pack.items(), key=lambda item: len(item[1]))
+    offsets.sort()
+    middle = offsets[len(offsets) // 2]
+    path = path_of(data, pack)
+    if what.startswith("half"):
+        path.write_bytes(path.read_bytes()[:middle])
+        lost = {at for at in offsets if at >= middle}
+    else:
+        flip(path, middle + HEADER_BYTES)
+        lost = {middle}
+        index = await ContentIndex.open(url)
+        async with index.database.write() as connection:
+            await connection.execute(
+                sa.update(packs).where(packs.c.id == pack.bytes).values(state=PackState.OPEN.value)
+            )
+        await index.close()
+    report = await rebuild_index(Places(data, url), catch_up=True)
+    assert not report.is_whole
+    after = await chunk_places(url)
+    assert {at for _, where, at in after if where == pack} == set(offsets) - lost
+    assert (await states(url, packs))[pack.bytes] == PackState.SEALED
+    # What needs them is damaged: the next upload of the same files sends them.
+    gone = {digest for digest, where, at in places if where == pack and at in lost} - {digest for digest, *_ in after}
+    assert gone
+    live = {one for one, state in (await states(url, blobs)).items() if state == ContentState.LIVE}
+    assert not gone & live
+
+
 async def test_a_rebuild_that_ended_anywhere_is_done_again(url: str, other_url: str, data: Path) -> None:
     await fill(data, url, seed=SEED)
 

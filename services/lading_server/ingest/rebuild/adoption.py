@@ -16,7 +16,7 @@ from lading_server.common.errors import CorruptRecord
 from lading_server.ingest.domain.tree_pages import decode_page
 from lading_server.ingest.domain.workers import Workers
 from lading_server.ingest.index.entities import Entities
-from lading_server.ingest.index.schema import ContentState, PackState, blobs, entities, packs
+from lading_server.ingest.index.schema import ContentState, PackState, blobs, chunks, entities, packs
 from lading_server.ingest.index.statements import GroupStatements
 from lading_server.ingest.index.store import ContentIndex
 from lading_server.ingest.packs.format import RecordType, record_span
@@ -81,14 +81,17 @@ class PackAdoption:
         entity = _owner(salvage, first, names)
         entity_id = await self._entities.ensure(entity)
         waiting = first if first.header.type is not RecordType.OWNER else None
+        whole: set[tuple[bytes, int]] = set()
         while True:
             batch = await self._workers.run(_batch, records, waiting)
             waiting = None
+            whole |= {(digest, offset) for digest, _, offset, _ in batch.rows}
             await self._write_chunks(entity_id, found.pack, batch)
             await self._write_blobs(entity, entity_id, batch.files)
             self._notice()
             if batch.is_last:
                 break
+        await self._forget_others(found.pack, whole)
         total_bytes = await self._workers.run(self._seal, found.pack, salvage)
         for damage in salvage.damages:
             name = f"b3:{damage.digest.hex()}" if damage.digest is not None else "a record"
@@ -104,6 +107,20 @@ class PackAdoption:
         if salvage.is_sealed or salvage.is_refused:
             return self._storage.size(pack)
         return seal_after_crash(self._storage, pack, salvage.whole_bytes).total_bytes
+
+    async def _forget_others(self, pack: UUID, whole: set[tuple[bytes, int]]) -> None:
+        """Delete rows of an index that is older than the pack's damage: what they say is there is not whole any more.
+
+        The pack is about to be live, and they would count. What needs them is judged when all packs are read.
+        """
+        after = b""
+        while places := await self._index.losses.places_in(pack, after, _BATCH_ROWS):
+            lost = [digest for digest, place in places.items() if (digest, place.offset) not in whole]
+            if lost:
+                row = sa.delete(chunks).where(chunks.c.pack_id == pack.bytes, chunks.c.digest == sa.bindparam("lost"))
+                async with self._index.database.write() as connection:
+                    await connection.execute(row, [{"lost": digest} for digest in lost])
+            after = max(places)
 
     async def _write_chunks(self, entity_id: int, pack: UUID, batch: _Batch) -> None:
         # Of two records for one chunk the first of the pack counts, as in a group commit.
