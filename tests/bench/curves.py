@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +35,9 @@ class Point:
     down_seconds: float
 
 
-def measure(directory: Path, most_files: int) -> list[Point]:
-    """Measure every point; counts up to `most_files`."""
-    with tempfile.TemporaryDirectory(dir=directory) as scratch:
-        return asyncio.run(_measure(Path(scratch), most_files))
+def measure(scratch: Path, most_files: int) -> list[Point]:
+    """Measure every point; counts up to `most_files`. What is made stays below `scratch`."""
+    return asyncio.run(_measure(scratch, most_files))
 
 
 def show(points: list[Point]) -> None:
@@ -62,24 +59,24 @@ async def _measure(scratch: Path, most_files: int) -> list[Point]:
     with keyed_server(scratch / "curves/data") as server:
         async with client_of(server) as client:
             await client.whoami()
-            return [await _point(client, scratch / "point", rng, *one) for one in wanted]
+            return [await _point(client, scratch, rng, *one) for one in wanted]
 
 
 async def _point(
     client: lading.Client, scratch: Path, rng: random.Random, kind: str, files: int, size_bytes: int
 ) -> Point:
     ups, downs = [], []
-    for _ in range(1 if size_bytes > _LARGE_BYTES else _ROUNDS):
+    for number in range(1 if size_bytes > _LARGE_BYTES else _ROUNDS):
+        work = scratch / f"{kind}-{files}-{size_bytes}-{number}"
         for index in range(files):
-            _write(scratch / f"in/{index // 1000}/{index}.bin", rng, size_bytes // files)
+            _write(work / f"in/{index // 1000}/{index}.bin", rng, size_bytes // files)
         os.sync()
         began = time.perf_counter()
-        version = (await client.put(scratch / "in", f"{kind}-{files}-{size_bytes}", type="dataset")).version
+        version = (await client.put(work / "in", f"{kind}-{files}-{size_bytes}", type="dataset")).version
         ups.append(time.perf_counter() - began)
         began = time.perf_counter()
-        await version.download(scratch / "out")
+        await version.download(work / "out")
         downs.append(time.perf_counter() - began)
-        shutil.rmtree(scratch)
     return Point(kind, files, size_bytes, min(ups), min(downs))
 
 

@@ -24,9 +24,6 @@ _BLOCK = bytes(4 << 20)
 # The kernel keeps some free.
 _FREE_BYTES = 1 << 30
 _FILL_SECONDS = 5.0
-# ext4 gives an inode again only when it was deleted five seconds ago, and until then looks at each such one for every
-# file that it makes: 10,000 files took 5 s instead of 0.8 s right after 10,000 others were deleted.
-_RECENTLY_DELETED_SECONDS = 6.0
 
 
 class UsedMemory:
@@ -38,11 +35,10 @@ class UsedMemory:
     def settle(self, source: Path | None = None) -> None:
         """Let nothing that was done before be paid for by what is measured next.
 
-        Everything dirty is written, what was deleted is forgotten by the file system, the files below `source` are in
-        the page cache, and what memory is free was in use a moment ago.
+        Everything dirty is written, the files below `source` are in the page cache, and what memory is free was in use
+        a moment ago.
         """
         os.sync()
-        time.sleep(_RECENTLY_DELETED_SECONDS)
         self._fill()
         if source is not None:
             # Twice, so that it is not what has to make room.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ def keyed_server(data: Path, *flags: str) -> Iterator[ServerProcess]:
     """A server with keys, and this process without remembered digests or kept blobs: all is read, sent and fetched."""
     with mock.patch.dict(os.environ, LADING_CACHE_DIR=""), running_server(data, *flags, auth="keys") as server:
         yield server
-    shutil.rmtree(data.parent)
 
 
 def client_of(server: ServerProcess, target: str = "") -> lading.Client:
