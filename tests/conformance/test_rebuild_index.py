@@ -78,6 +78,14 @@ async def states(url: str, table: sa.Table) -> dict[bytes, str]:
         await index.close()
 
 
+def offsets_of(places: list[tuple[bytes, UUID, int]]) -> dict[UUID, list[int]]:
+    """Return where the chunks of each pack are, in order."""
+    by_pack: dict[UUID, list[int]] = {}
+    for _, pack, offset in sorted(places, key=lambda place: place[1:]):
+        by_pack.setdefault(pack, []).append(offset)
+    return by_pack
+
+
 def path_of(data: Path, pack: UUID) -> Path:
     (path,) = (data / "packs").glob(f"*/{pack.hex}.pack")
     return path
@@ -151,10 +159,7 @@ async def test_a_pack_that_a_crash_left_open_and_that_is_damaged_is_sealed_with_
 ) -> None:
     await fill(data, url, seed=SEED, entity_names=["acme"])
     places = await chunk_places(url)
-    by_pack: dict[UUID, list[int]] = {}
-    for _, pack, offset in places:
-        by_pack.setdefault(pack, []).append(offset)
-    pack, offsets = next((pack, sorted(offsets)) for pack, offsets in sorted(by_pack.items()) if len(offsets) > 2)
+    pack, offsets = next(item for item in offsets_of(places).items() if len(item[1]) > 2)
     path = path_of(data, pack)
     # Without index and trailer, as before it was sealed; and the one before the last record is damaged.
     storage = LocalPackStorage(data)
@@ -349,11 +354,7 @@ async def test_catching_up_forgets_what_is_not_whole_any_more_of_a_pack_that_it_
 ) -> None:
     await fill(data, url, seed=SEED, entity_names=["acme"])
     places = await chunk_places(url)
-    by_pack: dict[UUID, list[int]] = {}
-    for _, where, at in places:
-        by_pack.setdefault(where, []).append(at)
-    pack, offsets = max(by_pack.items(), key=lambda item: len(item[1]))
-    offsets.sort()
+    pack, offsets = max(offsets_of(places).items(), key=lambda item: len(item[1]))
     middle = offsets[len(offsets) // 2]
     path = path_of(data, pack)
     if what.startswith("half"):
